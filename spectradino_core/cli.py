@@ -27,8 +27,6 @@ from spectradino_core.commands import (
 from spectradino_core.options import Parser, add_former, add_option, require_model
 from spectradino_core.text import PrintableFormatter, PrintableStream, has_lost_reader, log_line, with_stdout
 
-__all__ = ["main"]
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.

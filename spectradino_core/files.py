@@ -29,24 +29,6 @@ from spectradino_core.text import printable
 
 AnyPath = TypeVar("AnyPath", bound=PurePath)
 
-__all__ = [
-    "LARGEST",
-    "FileError",
-    "check_file",
-    "child_path",
-    "is_disk_full",
-    "listing",
-    "open_file",
-    "parse_json",
-    "parse_yaml",
-    "read_bytes",
-    "read_json",
-    "read_text",
-    "read_yaml",
-    "write_error",
-    "written_atomically",
-]
-
 _MIB = 1 << 20
 
 LARGEST: dict[str, int] = {
@@ -106,14 +88,12 @@ class FileError(ValueError):
 def open_file(path: str | os.PathLike[str], kind: str) -> BinaryIO:
     """Open an untrusted file for reading, without blocking, after checks of its type, size and first bytes.
 
-    Args:
-        path: the file; links are followed, as the user made them.
-        kind: key of `LARGEST`, also used in errors.
+    Links are followed, as the user made them; `kind` is a key of `LARGEST`, also used in errors.
 
     Raises:
         FileError: there is no such regular file, or it can't be read, is too large or a placeholder.
     """
-    shown = f"{kind} {printable(os.fspath(path))}"
+    shown = _shown(path, kind)
     try:
         _refuse_special(os.stat(path).st_mode, shown)  # before opening: opening a device may have effects
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
@@ -157,48 +137,32 @@ def read_bytes(path: str | os.PathLike[str], kind: str) -> bytes:
         try:
             data = file.read(LARGEST[kind] + 1) or b""  # the reported size may be wrong: it is 0 in /proc
         except OSError as error:
-            raise FileError(f"{kind} {printable(os.fspath(path))} can't be read: {_reason(error)}") from None
+            raise FileError(f"{_shown(path, kind)} can't be read: {_reason(error)}") from None
     if len(data) > LARGEST[kind]:
-        raise FileError(
-            f"{kind} {printable(os.fspath(path))} is too long: such a file has at most {_size(LARGEST[kind])}"
-        )
+        raise FileError(f"{_shown(path, kind)} is too long: such a file has at most {_size(LARGEST[kind])}")
     return data
 
 
 def read_text(path: str | os.PathLike[str], kind: str) -> str:
-    """Read a UTF-8 text file, with or without a byte order mark.
-
-    Raises:
-        FileError: see `open_file`; or it is not UTF-8.
-    """
+    """Read a UTF-8 text file, with or without a byte order mark; FileError if it is not, and see `open_file`."""
     data = read_bytes(path, kind)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise FileError(
-            f"{kind} {printable(os.fspath(path))} is not UTF-8 text (byte 0x{data[error.start]:02x} at "
-            f"{error.start}): save it as UTF-8"
-        ) from None
+        where = f"byte 0x{data[error.start]:02x} at {error.start}"
+        raise FileError(f"{_shown(path, kind)} is not UTF-8 text ({where}): save it as UTF-8") from None
 
 
 def read_json(path: str | os.PathLike[str], kind: str) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        FileError: see `read_text` and `parse_json`.
-    """
-    return parse_json(read_text(path, kind), f"{kind} {printable(os.fspath(path))}")
+    """Read a JSON file; raises the errors of `read_text` and `parse_json`."""
+    return parse_json(read_text(path, kind), _shown(path, kind))
 
 
 def parse_json(text: str, source: str) -> Any:
     """Parse untrusted JSON with integers below 2^64 and at most 64 levels.
 
-    Args:
-        text: the JSON.
-        source: name for errors.
-
     Raises:
-        FileError: the JSON is invalid or exceeds the limits.
+        FileError: the JSON is invalid or exceeds the limits; names `source`.
     """
     try:
         # A Python function called for each number is slow, so it is used only if the text has a long number.
@@ -220,23 +184,15 @@ def parse_json(text: str, source: str) -> Any:
 
 
 def read_yaml(path: str | os.PathLike[str], kind: str) -> Any:
-    """Read a YAML file.
-
-    Raises:
-        FileError: see `read_text` and `parse_yaml`.
-    """
-    return parse_yaml(read_text(path, kind), f"{kind} {printable(os.fspath(path))}")
+    """Read a YAML file; raises the errors of `read_text` and `parse_yaml`."""
+    return parse_yaml(read_text(path, kind), _shown(path, kind))
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """Parse untrusted YAML with plain values only, without aliases and with at most 64 levels.
-
-    Args:
-        text: the YAML, a single document.
-        source: name for errors.
+    """Parse untrusted YAML, one document with plain values only, without aliases and with at most 64 levels.
 
     Raises:
-        FileError: the YAML is invalid or exceeds the limits, or PyYAML is not installed.
+        FileError: the YAML is invalid or exceeds the limits, or PyYAML is not installed; names `source`.
     """
     try:
         import yaml
@@ -296,6 +252,10 @@ def listing(folder: Path) -> str:
     return printable(", ".join(names[:8])) + (", .." if len(names) > 8 else "") if names else "nothing in it"
 
 
+def _shown(path: str | os.PathLike[str], kind: str) -> str:
+    return f"{kind} {printable(os.fspath(path))}"
+
+
 def _refuse_special(mode: int, shown: str) -> None:
     if not stat.S_ISREG(mode):
         found = next((name for is_kind, name in _KINDS_OF_FILE if is_kind(mode)), "something else")
@@ -335,9 +295,7 @@ def _integer(digits: str) -> int:
 
 def is_disk_full(error: BaseException, folder: Path) -> bool:
     """Return whether a write into `folder` failed for lack of space or quota, which PyTorch's errors do not show."""
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return True
-    if any(os.strerror(number) in str(error) for number in _FULL):
+    if getattr(error, "errno", None) in _FULL or any(os.strerror(number) in str(error) for number in _FULL):
         return True
     found = _space(folder)
     return found is not None and found[0] < _MIN_SPACE
@@ -378,12 +336,8 @@ def written_atomically(path: str | os.PathLike[str], needed: int = 0) -> Iterato
 
     A crash, a full disk or an exception leaves `path` untouched; the scratch file is removed.
 
-    Args:
-        path: the file.
-        needed: its expected bytes, for the message on a full disk; 0: unknown.
-
     Raises:
-        OSError: the folder can't be written to, or the disk is full; names `path`.
+        OSError: the folder can't be written to, or the disk is full; names `path` and the bytes `needed` (0: unknown).
     """
     path = Path(path)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.part")

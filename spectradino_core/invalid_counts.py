@@ -25,8 +25,6 @@ import threading
 import cv2
 import numpy as np
 
-__all__ = ["InvalidCounts"]
-
 _SATURATED = frozenset((1 << bits) - 1 for bits in range(10, 17))
 """Maximum counts of sensors with 10 to 16 bits."""
 _SAMPLES = 5400
@@ -62,14 +60,10 @@ class InvalidCounts:
         self._automatic = automatic
 
     def __call__(self, frame: np.ndarray) -> np.ndarray | None:
-        """Find the valid pixels.
+        """Find the valid pixels of a frame, counts uint8 or uint16 [h, w].
 
-        Args:
-            frame: counts, uint8 or uint16 [h, w].
-
-        Returns:
-            uint8 [h, w], 255 where valid, else 0; None: all pixels are valid. The next call in this thread, of any
-            instance, may overwrite it.
+        Returns uint8 [h, w], 255 where valid, else 0; None: all pixels are valid. The next call in this thread, of any
+        instance, may overwrite it.
         """
         if frame.size == 1:
             return None  # nothing to compare it with
@@ -88,8 +82,7 @@ class _Scene:
     """Range of a scene's counts, estimated from a sample of pixels.
 
     Attributes:
-        low, high: 2nd and 98th percentile of the scene's counts.
-        span: high - low, at least 8.
+        low, high, span: 2nd and 98th percentile of the scene's counts; their difference, at least 8.
         sample: sampled counts of the frame in ascending order, including invalid ones.
         is_empty: all sampled counts are 0 or the maximum of a sensor.
         is_drawn: the scene has so few different counts that it is synthetic; a sensor is noisy.
@@ -169,12 +162,7 @@ def _without_detected(frame: np.ndarray, valid: np.ndarray | None) -> np.ndarray
 def _without_constant(
     frame: np.ndarray, valid: np.ndarray | None, scene: _Scene, value: int, below: bool
 ) -> tuple[np.ndarray, int | None] | None:
-    """Remove the minimum or maximum count from `valid` where it is invalid.
-
-    Args:
-        frame, valid, scene: the frame, its valid pixels and its scene.
-        value: minimum or maximum valid count.
-        below: it is the minimum.
+    """Remove `value`, the minimum (`below`) or maximum valid count, from `valid` where it is invalid.
 
     Returns:
         Valid pixels uint8 [h, w], and the new minimum or maximum (None: no pixel is valid). None: the count is valid.
@@ -264,17 +252,13 @@ def _may_hold(others: np.ndarray, solid: int) -> bool:
 
 
 def _true_regions(places: np.ndarray, around: np.ndarray, graded: np.ndarray, solid: int) -> np.ndarray:
-    """Find the regions of a constant that are part of the scene.
+    """Return the regions of a constant that are part of the scene, uint8 [h, w] of 0 and 255 like all masks here.
 
     Args:
-        places: pixels with the constant, uint8 [h, w] of 0 and 255, like all masks here.
-        around: their neighbouring pixels.
+        places, around: pixels with the constant, and their neighbouring pixels.
         graded: neighbouring pixels with counts between the scene's and the constant.
         solid: a region inside the image that contains a square of this side in pixels is part of the scene even with a
             sharp edge; 0: disabled.
-
-    Returns:
-        uint8 [h, w], 255 in regions of the scene.
     """
     true = np.zeros_like(places)
     cores = cv2.erode(places, _NEIGHBOURS, borderType=cv2.BORDER_REPLICATE)
@@ -296,12 +280,9 @@ def _true_regions(places: np.ndarray, around: np.ndarray, graded: np.ndarray, so
 
 
 def _large_regions(cores: np.ndarray) -> list[tuple[tuple[slice, slice], np.ndarray]]:
-    """Return the largest regions more than two pixels wide: bounding slices, and a mask uint8 of that size.
+    """Return bounding slices of the largest regions more than two pixels wide, from the eroded ones, uint8 [h, w].
 
-    The mask is 255 in the region and close to it.
-
-    Args:
-        cores: the eroded regions, uint8 [h, w].
+    With each comes a mask uint8 of that size, 255 in the region and close to it.
     """
     height, width = cores.shape
     size = -(-width // _BLOCK), -(-height // _BLOCK)

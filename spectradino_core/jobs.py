@@ -18,8 +18,6 @@ from typing import Any
 
 from spectradino_core.text import PrintableFormatter
 
-__all__ = ["ENGINES", "KILLED", "run_here", "run_jobs"]
-
 log = logging.getLogger(__name__)
 
 ENGINES = ("processes", "ray")
@@ -40,19 +38,16 @@ def run_jobs(
     needs: Mapping[str, Collection[str]] | None = None,
     fresh: bool = False,
 ) -> dict[str, str]:
-    """Run all jobs.
+    """Run a function on the argument of each job.
 
     Args:
-        work: module-level function, so that other processes can import it.
-        jobs: argument of `work` by job name.
+        work, jobs: module-level function, so that other processes can import it; its argument by job name.
         at_once: number of parallel jobs, at least 1. With 1 they run in this process, unless `engine` is "ray" or
             `fresh` is set.
         engine: one of `ENGINES`.
         report: called at the end of each job.
-        needs: for each job, the jobs that must succeed first; if one fails, the job is skipped. Unknown names are
-            ignored.
-        fresh: run each job in its own process, forked from one that has only imported the module of `work`; not with
-            "ray".
+        needs: for each job, the jobs that must succeed first, else it is skipped; unknown names are ignored.
+        fresh: run each job in its own process, forked from one that has only imported the module of `work`.
 
     Returns:
         Errors by name of the failed job; skipped jobs have none.

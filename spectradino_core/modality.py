@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "INFRARED", "Band", "Modality"]
-
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Statistics of RGB values in [0, 1], in RGB order, for normalising DINOv2's input."""
@@ -17,13 +15,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Band:
-    """Physical properties of a band.
-
-    Attributes:
-        channels: image channels.
-        wavelength_um: (minimum, maximum) wavelength in micrometres.
-        description: phrase for help texts and model cards.
-    """
+    """A band's number of channels, (minimum, maximum) wavelength, and phrase for help texts and model cards."""
 
     channels: int
     wavelength_um: tuple[float, float]
@@ -49,22 +41,12 @@ class Modality(IntEnum):
 
     @classmethod
     def parse(cls, name: str | int | Modality) -> Modality:
-        """Return the band with this name (case-insensitive) or index.
-
-        Raises:
-            ValueError: unknown band; the message lists the known ones.
-        """
-        if isinstance(name, str):
-            try:
-                return cls[name.strip().upper()]
-            except KeyError:
-                pass
-        else:
-            try:
-                return cls(name)
-            except ValueError:
-                pass
-        raise ValueError(f"unknown band {name!r}: choose one of {', '.join(m.key for m in cls)}")
+        """Return the band with this name (case-insensitive) or index; ValueError if it is unknown."""
+        try:
+            return cls[name.strip().upper()] if isinstance(name, str) else cls(name)
+        except (KeyError, ValueError):
+            known = ", ".join(band.key for band in cls)
+            raise ValueError(f"unknown band {name!r}: choose one of {known}") from None
 
 
 _BANDS = {

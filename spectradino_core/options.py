@@ -8,29 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = [
-    "CONCEPTS",
-    "TRAINING_DEVICES",
-    "Concept",
-    "Parser",
-    "add_former",
-    "add_option",
-    "list_names",
-    "names",
-    "number_range",
-    "refuse",
-    "require_model",
-]
-
 
 class Concept(NamedTuple):
-    """Meaning and form of an option in every command.
-
-    Attributes:
-        meaning: how its help begins, whatever a command adds.
-        type: see `add_argument`; None: a flag.
-        metavar: of its value.
-    """
+    """Meaning and form of an option in every command: how its help begins, `type` (None: a flag) and `metavar`."""
 
     meaning: str
     type: Callable[[str], Any] | None = None
@@ -43,11 +23,7 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def number_range(text: str) -> tuple[float, float]:
-    """Parse "0.5,10", near and far in metres, to its two numbers.
-
-    Raises:
-        argparse.ArgumentTypeError: not two numbers.
-    """
+    """Parse "0.5,10", near and far in metres, to its two numbers."""
     try:
         near, far = map(float, text.split(","))
     except ValueError:
@@ -151,14 +127,10 @@ class Parser(argparse.ArgumentParser):
 def add_option(
     group: Any, option: str, detail: str = "", *, listed: Callable[[], Sequence[str]] | None = None, **settings: Any
 ) -> argparse.Action:
-    """Add an option of `CONCEPTS` to a parser or a group of one.
+    """Add an option of `CONCEPTS` to a parser or a group of one; `settings` are for `add_argument`.
 
-    Args:
-        group: the parser or group.
-        option: a key of `CONCEPTS`.
-        detail: what this command adds to the meaning, with its own punctuation.
-        listed: gives the allowed values for the help; called only if help is shown.
-        settings: for `add_argument`.
+    `detail` is what this command adds to the meaning, with its own punctuation; `listed` gives the allowed values for
+    the help, and is called only if help is shown.
     """
     concept = CONCEPTS[option]
     form: dict[str, Any] = {"help": concept.meaning + detail}
@@ -196,11 +168,7 @@ class _Former(argparse.Action):
 def add_former(group: Any, target: argparse.Action, *former: str, **changes: Any) -> None:
     """Add former names of an option, which work for one release; one without dashes is a former positional.
 
-    Args:
-        group: the parser or group of `target`.
-        target: the option.
-        former: the names.
-        changes: forms that differ from the option's, such as `nargs`.
+    `changes` are settings that differ from the option's, such as `nargs`.
     """
     for name in former:
         form = {
@@ -214,12 +182,9 @@ def add_former(group: Any, target: argparse.Action, *former: str, **changes: Any
 
 
 def refuse(options: argparse.Namespace, words: str, why: str) -> None:
-    """Raise ValueError if an option was given that does not go with the others.
+    """Raise ValueError if an option named in `words`, such as "split limit", was given: is not None, False or empty.
 
-    Args:
-        options: the parsed command line; an option that was not given is None, False or empty.
-        words: option names without dashes, such as "split limit".
-        why: the rest of the sentence that begins with the option, such as "has no effect without --data".
+    `why` is the rest of the sentence that begins with the option, such as "has no effect without --data".
     """
     for word in words.split():
         value = getattr(options, word.replace("-", "_"))

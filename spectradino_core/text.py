@@ -14,21 +14,13 @@ import sys
 from collections.abc import Callable
 from typing import Any, TextIO
 
-__all__ = ["PrintableFormatter", "PrintableStream", "has_lost_reader", "log_line", "printable", "with_stdout"]
-
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters (they begin escape sequences), line separators, bidirectional controls, lone surrogates."""
 _MAX_LINE = 10_000
 
 
 def printable(text: str, longest: int = 200, keep: str = "") -> str:
-    r"""Escape control and formatting characters (`\x1b`) and truncate.
-
-    Args:
-        text: any string.
-        longest: maximum number of characters; the rest is replaced by "...".
-        keep: characters that are not escaped, such as line breaks.
-    """
+    r"""Escape control and formatting characters (`\x1b`) but those to `keep`, and truncate to `longest` characters."""
     cut = text if len(text) <= longest else text[: max(0, longest - 3)] + "..."
     return _UNSAFE.sub(lambda c: c[0] if c[0] in keep else c[0].encode("unicode_escape").decode(), cut)
 
@@ -62,17 +54,13 @@ class PrintableFormatter(logging.Formatter):
 def with_stdout(run: Callable[[], int]) -> int:
     """Run a command and write all of its output, which Python would do at its end with a message of its own.
 
-    Args:
-        run: the command; returns its exit status.
-
     Returns:
-        That status; 141, as a shell reports SIGPIPE, if stdout's reader has left (`| head`); 1 if its disk is full.
+        Its status; 141, as a shell reports SIGPIPE, if stdout's reader has left (`| head`); 1 if its disk is full.
     """
     try:
         status = run()
     except SystemExit:  # --help, wrong usage
-        failure = _flushed()
-        if failure is None:
+        if (failure := _flushed()) is None:
             raise
         return failure
     except BrokenPipeError:

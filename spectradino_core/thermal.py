@@ -1,7 +1,8 @@
 """Normalisation of raw infrared counts to network input, shared by training and serving.
 
 A thermal frame may be 8-bit after automatic gain, 14- or 16-bit raw, or radiometric (counts proportional to
-temperature). The contract of a model's training is stored in the model file; frames that do not fit it are refused.
+temperature). The contract of a model's training is stored in the model file; frames that do not fit it are refused. A
+user may override it where camera or site differ, if that does not contradict the model: `override_contract`.
 
 Letters: H height, W width.
 """
@@ -9,7 +10,7 @@ Letters: H height, W width.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import cv2
@@ -17,17 +18,12 @@ import numpy as np
 
 from spectradino_core.invalid_counts import InvalidCounts
 
-__all__ = [
-    "KINDS",
-    "STREAM_SMOOTHING",
-    "NoValidPixelError",
-    "Smoothing",
-    "ThermalContract",
-    "ThermalError",
-    "ThermalNormaliser",
-]
-
 KINDS = ("percentile", "fixed", "none")
+ABSOLUTE_ZERO = -273.15
+"""Default of the parameter `ir_celsius_offset`: counts are proportional to kelvin."""
+
+NORMALIZATIONS = ("model", *KINDS)
+"""Values of the parameter `ir_normalization`."""
 
 
 class ThermalError(ValueError):
@@ -36,6 +32,11 @@ class ThermalError(ValueError):
 
 class NoValidPixelError(ThermalError):
     """No pixel of an infrared frame is valid."""
+
+
+def _require(holds: bool, problem: str) -> None:
+    if not holds:
+        raise ThermalError(problem)
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,10 @@ class ThermalContract:
         low, high: percentiles (0 to 100) for "percentile"; for "fixed" counts, or kelvin with `kelvin_per_count`.
         kelvin_per_count: kelvin per count of a radiometric camera (usually 0.01 or 0.04); None: not radiometric.
         min_span: minimum difference of the two percentiles in counts; prevents amplified noise in uniform scenes.
-        smoothing: fraction of the previous range kept at each frame of a stream (0: none), so that a hot object that
-            enters does not change the whole image at once. Training uses single frames without smoothing.
+        smoothing: fraction of the previous range kept at each frame of a stream, 0: none, as in training.
         depths: accepted bits per pixel, of 8 and 16.
         invalid_counts: counts that are invalid in every frame, 0 to 65535.
-        recognise_invalid: also detect dead pixels, borders and telemetry rows of 16-bit frames, see
-            `invalid_counts.InvalidCounts`.
+        recognise_invalid: also detect invalid pixels of 16-bit frames, see `invalid_counts.InvalidCounts`.
     """
 
     kind: str = "percentile"
@@ -67,28 +66,26 @@ class ThermalContract:
     recognise_invalid: bool = True
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ThermalError(f"thermal normalisation {self.kind!r} is not one of {', '.join(KINDS)}")
-        if self.kind != "none" and not self.low < self.high:
-            raise ThermalError(f"the thermal range is empty: low {self.low} is not below high {self.high}")
-        if self.kind == "percentile" and not (self.low >= 0 and self.high <= 100):
-            raise ThermalError(f"percentiles must lie in 0..100, got {self.low} and {self.high}")
-        if not 0 <= self.smoothing < 1:
-            raise ThermalError(f"thermal smoothing must lie in [0, 1), got {self.smoothing}")
-        if not self.depths or not set(self.depths) <= {8, 16}:
-            raise ThermalError(f"thermal depths must be 8, 16 or both, got {self.depths}")
-        if self.kind == "fixed" and len(set(self.depths)) != 1:
-            raise ThermalError(
-                f"a fixed range of counts belongs to one depth: set depths to (8,) or (16,), got {self.depths}"
-            )
-        if not self.min_span > 0:
-            raise ThermalError(f"thermal min_span must be above 0 counts, got {self.min_span}")
-        if self.kelvin_per_count is not None and not self.kelvin_per_count > 0:
-            raise ThermalError(f"kelvin_per_count must be above 0, got {self.kelvin_per_count}")
-        if not all(type(count) is int and 0 <= count <= 65535 for count in self.invalid_counts):
-            raise ThermalError(f"invalid counts must be integers in 0..65535, got {self.invalid_counts}")
-        if not isinstance(self.recognise_invalid, bool):
-            raise ThermalError(f"recognise_invalid must be true or false, got {self.recognise_invalid!r}")
+        kind, low, high = self.kind, self.low, self.high
+        _require(kind in KINDS, f"thermal normalisation {kind!r} is not one of {', '.join(KINDS)}")
+        _require(kind == "none" or low < high, f"the thermal range is empty: low {low} is not below high {high}")
+        in_percent = kind != "percentile" or (low >= 0 and high <= 100)
+        _require(in_percent, f"percentiles must lie in 0..100, got {low} and {high}")
+        _require(0 <= self.smoothing < 1, f"thermal smoothing must lie in [0, 1), got {self.smoothing}")
+        depths, per_count = self.depths, self.kelvin_per_count
+        _require(bool(depths) and set(depths) <= {8, 16}, f"thermal depths must be 8, 16 or both, got {depths}")
+        _require(
+            kind != "fixed" or len(set(depths)) == 1,
+            f"a fixed range of counts belongs to one depth: set depths to (8,) or (16,), got {depths}",
+        )
+        _require(self.min_span > 0, f"thermal min_span must be above 0 counts, got {self.min_span}")
+        _require(per_count is None or per_count > 0, f"kelvin_per_count must be above 0, got {per_count}")
+        _require(
+            all(type(count) is int and 0 <= count <= 65535 for count in self.invalid_counts),
+            f"invalid counts must be integers in 0..65535, got {self.invalid_counts}",
+        )
+        recognise = self.recognise_invalid
+        _require(isinstance(recognise, bool), f"recognise_invalid must be true or false, got {recognise!r}")
 
     def describe(self) -> str:
         """Describe the contract for logs: "fixed 263.15 to 323.15 K at 0.04 K per count, 16-bit"."""
@@ -114,11 +111,7 @@ class ThermalContract:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ThermalContract:
-        """Read a contract written by `to_dict`.
-
-        Raises:
-            ThermalError: a field is unknown or its value is out of range.
-        """
+        """Read a contract written by `to_dict`; ThermalError if a field is unknown or its value is out of range."""
         try:
             lists = {"depths": data.get("depths", (8, 16)), "invalid_counts": data.get("invalid_counts", ())}
             return cls(**(data | {name: tuple(values) for name, values in lists.items()}))
@@ -126,11 +119,7 @@ class ThermalContract:
             raise ThermalError(f"invalid thermal contract: {error}") from None
 
     def check(self, frame: np.ndarray) -> None:
-        """Check that a frame fits the contract.
-
-        Raises:
-            ThermalError: the frame is not [H, W], not uint8 or uint16, or of a depth that the model was not trained on.
-        """
+        """Raise ThermalError if a frame is not [H, W], not uint8 or uint16, or of a depth not in `depths`."""
         if frame.ndim != 2 or frame.size == 0:
             raise ThermalError(f"an infrared frame must be [H, W], got shape {tuple(frame.shape)}")
         if frame.dtype not in (np.uint8, np.uint16):
@@ -142,6 +131,132 @@ class ThermalContract:
                 f"the model needs {wanted} infrared frames (normalisation '{self.kind}'), these are {bits}-bit: "
                 "switch the camera's output format or use a model for it"
             )
+
+
+def override_contract(
+    model: ThermalContract,
+    normalization: str = "model",
+    low: float = 0.0,
+    high: float = 0.0,
+    kelvin_per_count: float = 0.0,
+    celsius_offset: float = ABSOLUTE_ZERO,
+) -> ThermalContract:
+    """Apply a user's parameters to the model's contract.
+
+    Args:
+        model: the model's contract.
+        normalization: parameter `ir_normalization`, one of `NORMALIZATIONS`; "model" keeps the model's own.
+        low, high: parameters `ir_range_low` and `ir_range_high`: percentiles (0 to 100) for "percentile", counts for
+            "fixed", or kelvin if `kelvin_per_count` is given. Both 0: the model's own, or 1 and 99 for "percentile".
+        kelvin_per_count, celsius_offset: parameters of the same names with `ir_`, of this camera; 0: not given. With
+            "model" they replace the scale of a range in kelvin; other ranges do not depend on them.
+
+    Raises:
+        ThermalError: the parameters contradict each other or the model; the message names parameter and remedy.
+    """
+    known = ", ".join(NORMALIZATIONS)
+    _require(normalization in NORMALIZATIONS, f"ir_normalization must be one of {known}, got {normalization!r}")
+    has_range, has_kelvin = (low, high) != (0.0, 0.0), kelvin_per_count != 0.0
+    _require(not has_range or low < high, f"ir_range_low {low:g} must be below ir_range_high {high:g}")
+    _require(
+        not has_kelvin or kelvin_per_count > 0,
+        f"ir_kelvin_per_count must be above 0, or 0 for an uncalibrated camera, got {kelvin_per_count:g}",
+    )
+    _require(
+        has_kelvin or celsius_offset == ABSOLUTE_ZERO,
+        f"ir_celsius_offset {celsius_offset:g} has no effect without ir_kelvin_per_count: set that too",
+    )
+    if normalization == "model":
+        _require(
+            not has_range,
+            f"ir_range_low and ir_range_high have no effect with ir_normalization 'model' (the model's is "
+            f"{model.describe()}): set it to 'fixed' or 'percentile', or leave the range at 0",
+        )
+        return _of_camera(model, kelvin_per_count, celsius_offset)
+    if normalization == "none":
+        _require(not has_range, "ir_normalization 'none' takes no range: leave ir_range_low and ir_range_high at 0")
+        return _like(model, ThermalContract(kind="none", depths=model.depths))
+    if normalization == "percentile":
+        own = model if model.kind == "percentile" else _like(model, ThermalContract(depths=model.depths))
+        _require(
+            not has_range or 0 <= low < high <= 100,
+            f"ir_range_low and ir_range_high must be percentiles, 0 to 100, got {low:g} and {high:g}",
+        )
+        return replace(own, low=low, high=high) if has_range else own
+    if has_range:
+        return _fixed(model, low, high, kelvin_per_count or None, celsius_offset)
+    _require(
+        model.kind == "fixed",
+        "ir_normalization 'fixed' needs ir_range_low and ir_range_high, in counts or, with ir_kelvin_per_count, in "
+        f"kelvin: the model has no fixed range ({model.describe()})",
+    )
+    return _of_camera(model, kelvin_per_count, celsius_offset)
+
+
+def _of_camera(model: ThermalContract, kelvin_per_count: float, celsius_offset: float) -> ThermalContract:
+    """Apply a camera's scale to a fixed range in kelvin; other contracts do not depend on it."""
+    if not kelvin_per_count or model.kind != "fixed" or model.kelvin_per_count is None:
+        return model
+    return _in_reach(replace(model, kelvin_per_count=kelvin_per_count), celsius_offset)
+
+
+def override_invalid_counts(contract: ThermalContract, counts: str) -> ThermalContract:
+    """Replace a contract's rules for invalid counts by the parameter `ir_invalid_counts`.
+
+    "model" keeps the contract's rules; "none": every count is valid; else invalid counts separated by commas, and
+    "auto", also by itself, to recognise them in each 16-bit frame.
+
+    Raises:
+        ThermalError: invalid value; the message lists the allowed ones.
+    """
+    words = [word.strip() for word in counts.split(",")]
+    if words == ["model"]:
+        return contract
+    if words == ["none"]:
+        return replace(contract, invalid_counts=(), recognise_invalid=False)
+    numbers = [word for word in words if word != "auto"]
+    if not all(word.isascii() and word.isdigit() and len(word) <= 5 and int(word) <= 65535 for word in numbers):
+        raise ThermalError(
+            f"ir_invalid_counts {counts!r} is invalid: give model, auto, none or counts in 0 to 65535 separated by "
+            "commas, such as '0, 65535' or 'auto, 4095'"
+        )
+    return replace(
+        contract, invalid_counts=tuple(sorted({int(word) for word in numbers})), recognise_invalid="auto" in words
+    )
+
+
+def _fixed(
+    model: ThermalContract, low: float, high: float, kelvin_per_count: float | None, celsius_offset: float
+) -> ThermalContract:
+    depth = model.depths[0] if len(model.depths) == 1 else 16 if kelvin_per_count is not None or high > 255 else 8
+    _require(
+        kelvin_per_count is None or depth == 16,
+        f"a range in kelvin needs a 16-bit camera, but the model takes {depth}-bit frames: leave ir_kelvin_per_count "
+        "at 0 and give the range in counts, or use a 16-bit model",
+    )
+    contract = ThermalContract(kind="fixed", low=low, high=high, kelvin_per_count=kelvin_per_count, depths=(depth,))
+    return _in_reach(_like(model, contract), celsius_offset)
+
+
+def _like(model: ThermalContract, contract: ThermalContract) -> ThermalContract:
+    """Return a contract with the model's rules for invalid counts."""
+    return replace(contract, invalid_counts=model.invalid_counts, recognise_invalid=model.recognise_invalid)
+
+
+def _in_reach(contract: ThermalContract, celsius_offset: float) -> ThermalContract:
+    """Refuse a fixed range outside the counts of the contract's depth; one in kelvin may count from another zero."""
+    largest = 2 ** contract.depths[0] - 1
+    per_count = contract.kelvin_per_count or 1.0
+    zero = 0.0 if contract.kelvin_per_count is None else celsius_offset - ABSOLUTE_ZERO
+    low, high = ((end - zero) / per_count for end in (contract.low, contract.high))
+    _require(
+        low >= 0 and high <= largest,
+        f"the fixed range {contract.low:g} to {contract.high:g} is {low:.0f} to {high:.0f} counts, but a "
+        f"{contract.depths[0]}-bit frame has 0 to {largest}: check ir_range_low, ir_range_high, "
+        "ir_kelvin_per_count and ir_celsius_offset",
+    )
+    # A contract in kelvin counts from absolute zero.
+    return replace(contract, low=low, high=high, kelvin_per_count=None) if zero else contract
 
 
 @dataclass(frozen=True)
@@ -162,10 +277,8 @@ class Smoothing:
     max_levels: float = 3.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.keep < 1:
-            raise ThermalError(f"keep must lie in [0, 1), got {self.keep}")
-        if not self.max_levels > 0:
-            raise ThermalError(f"max_levels must be above 0, got {self.max_levels}")
+        _require(0 <= self.keep < 1, f"keep must lie in [0, 1), got {self.keep}")
+        _require(self.max_levels > 0, f"max_levels must be above 0, got {self.max_levels}")
 
 
 STREAM_SMOOTHING = Smoothing()
@@ -184,12 +297,7 @@ class ThermalNormaliser:
     """
 
     def __init__(self, contract: ThermalContract, smoothing: Smoothing | None = None) -> None:
-        """
-        Args:
-            contract: mapping of the counts.
-            smoothing: smoothing of a percentile range; the contract's `smoothing` replaces its `keep` if above 0.
-                None: running mean with the contract's `smoothing`, by default 0.
-        """
+        """Normalise by a contract; its `smoothing`, if above 0, replaces `smoothing.keep`. None: running mean."""
         self.contract = contract
         self.keep = contract.smoothing or (smoothing.keep if smoothing is not None else 0.0)
         self.max_step = math.inf if smoothing is None else smoothing.max_levels / 255
@@ -203,16 +311,12 @@ class ThermalNormaliser:
         self.range = None
 
     def valid_pixels(self, frame: np.ndarray) -> np.ndarray | None:
-        """Find the valid pixels of a frame of raw counts uint8 or uint16 [H, W].
+        """Find the valid pixels of a camera's frame, before scaling, which would mix valid and invalid pixels.
 
-        Must be called with the camera's frame before scaling, which would mix valid and invalid pixels.
-
-        Returns:
-            uint8 [H, W], 255 where valid, else 0; None: all pixels are valid.
+        Returns uint8 [H, W], 255 where valid, else 0; None: all pixels are valid.
 
         Raises:
-            ThermalError: see `ThermalContract.check`.
-            NoValidPixelError: no pixel is valid.
+            ThermalError: see `ThermalContract.check`; as NoValidPixelError: no pixel is valid.
         """
         self.contract.check(frame)
         valid = self._invalid(frame)
@@ -226,12 +330,9 @@ class ThermalNormaliser:
         return valid
 
     def __call__(self, frame: np.ndarray, valid: np.ndarray | None = None, out: np.ndarray | None = None) -> np.ndarray:
-        """Normalise raw counts uint8 or uint16 [H, W] to float32 [H, W] in [0, 1].
+        """Normalise raw counts uint8 or uint16 [H, W] to float32 [H, W] in [0, 1], in `out` if it is given.
 
-        Args:
-            frame: the counts.
-            valid: bool [H, W], valid pixels; others become 0 and do not count in percentiles. None: all are valid.
-            out: float32 [H, W] to fill and return; None: allocate.
+        Pixels that are not `valid`, bool [H, W], become 0 and do not count in percentiles.
 
         Raises:
             ThermalError: see `ThermalContract.check`; or `valid` has another shape.
@@ -245,8 +346,6 @@ class ThermalNormaliser:
         self, frame: np.ndarray, valid: np.ndarray | None = None, out: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.float32]:
         """First half of a call, for networks that contain the second: product of both results, clipped to [0, 1].
-
-        Arguments and errors are those of a call.
 
         Returns:
             float32 [H, W], counts above the low end of the range, 0 where invalid; and the gain per count.
@@ -305,14 +404,9 @@ class ThermalNormaliser:
 
 
 class _Counts:
-    """Histogram of a frame's values; several times faster than sorting its pixels."""
+    """Histogram of a frame's valid pixels; several times faster than sorting them."""
 
     def __init__(self, frame: np.ndarray, valid: np.ndarray | None) -> None:
-        """
-        Args:
-            frame: uint8 or uint16 [H, W].
-            valid: bool [H, W], valid pixels; None: all.
-        """
         mask = None if valid is None else valid.view(np.uint8)
         minimum, maximum, _, _ = cv2.minMaxLoc(frame, mask)
         self._minimum, bins = int(minimum), int(maximum) - int(minimum) + 1

@@ -20,7 +20,7 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
-from spectradino_core.runtime.engine_build import interrupt_builds
+from spectradino_core.runtime.engines import interrupt_builds
 from spectradino_core.streams.settings import ParameterError
 from spectradino_core.text import log_line
 from spectradino_ros.notices import Notices

@@ -19,8 +19,7 @@ from spectradino_core.runtime.engine import warm_up
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.network_inputs import signature
 from spectradino_core.runtime.onnx_engine import OnnxEngine, candidates_of
-from spectradino_core.runtime.parity import largest_difference
-from spectradino_core.runtime.parity_check import sample_inputs, tolerance_of
+from spectradino_core.runtime.parity import largest_difference, sample_inputs, tolerance_of
 from spectradino_core.runtime.providers import file_precision, prepare_gpu_libraries
 
 __all__ = [
@@ -83,8 +82,7 @@ def check_parity(device: str, model: Path, folder: Path) -> str:
     assert not problem, f"{engine.label}: {problem}"
     code = (
         "import sys; from spectradino_core.runtime.onnx_engine import OnnxEngine;"
-        "from spectradino_core.runtime.parity_check import sample_inputs;"
-        "from spectradino_core.runtime.parity import largest_difference;"
+        "from spectradino_core.runtime.parity import largest_difference, sample_inputs;"
         "r = OnnxEngine(sys.argv[1], 'cpu');"
         "print(largest_difference(r, OnnxEngine(sys.argv[1], sys.argv[2]), sample_inputs(r)).to_dict())"
     )

@@ -3,8 +3,7 @@
 | file | contents |
 |---|---|
 | `timing.py` | interleaved timing in one process; peak memory in a separate process |
-| `memory.py` | that process |
-| `machine.py`, `tables.py`, `plots.py` | machine description, results as CSV, Markdown and plots |
+| `machine.py`, `tables.py` | machine description; results as CSV, Markdown and plots |
 | `backbone.py` | both streams in PyTorch and ONNX Runtime, compared with two passes of DINOv2 |
 | `detector.py` | a whole detector by pyramid strides: the gain of `finetune --strides fast` |
 | `model.py` | frames to detections with a model file and its int8 conversion |

@@ -7,8 +7,6 @@ Letters: H x W image, N patches, D width.
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,25 +31,7 @@ from spectradino_core.bench.tables import Row
 from spectradino_core.bench.timing import Case, peak_memory_mb, take_turns
 from spectradino_core.modality import Modality
 from spectradino_core.models.spectradino import SpectraDINO
-from spectradino_core.models.vit import ViT, ViTConfig
-
-__all__ = [
-    "PATCH",
-    "CASES",
-    "REFERENCE",
-    "SIZES",
-    "Streams",
-    "backbone_rows",
-    "case",
-    "export_backbone",
-    "forward_operations",
-    "reference",
-    "reference_name",
-    "twice",
-]
-
-PATCH = ViTConfig.patch
-"""Patch size of all timed variants."""
+from spectradino_core.models.vit import ViT
 
 SIZES = ((392, 490), (518, 644))
 """H x W."""
@@ -95,15 +75,14 @@ class Streams(nn.Module):
 def backbone_rows(
     variant: str, size: tuple[int, int], folder: Path, rounds: int, cases: Sequence[str] = CASES, memory: bool = True
 ) -> tuple[list[Row], list[Row]]:
-    """Measure one row per case: time, ratio to `REFERENCE`, rate as a fraction of the machine's limit, difference from
-    torch fp32, peak memory; and the limits, see `limits.limit_rows`, in the same rounds.
+    """Measure one row per case (time, ratio to `REFERENCE`, rate as a fraction of the machine's limit, difference from
+    torch fp32, peak memory), and the limits, see `limits.limit_rows`, in the same rounds.
 
     A case's limit is the highest rate of matrix products in its precision, of all libraries. What a case computes
     beside products (softmax, norms), or in another precision, counts as time but not as operations.
 
     Args:
-        variant: ViT variant.
-        size: (H, W), multiples of the patch size.
+        variant, size: ViT variant; (H, W), multiples of the patch size.
         folder: cache of exported graphs.
         rounds: timed rounds, after one warm-up.
         cases: subset of `CASES`; the reference always runs.
@@ -196,23 +175,16 @@ def export_backbone(
     import onnx
 
     from spectradino_core.export.attention import fuse_attention
-    from spectradino_core.export.integers import quantise_weights
-    from spectradino_core.export.onnx_model import OPSET
+    from spectradino_core.export.onnx_model import write_graph
+    from spectradino_core.export.precision import quantise_weights
 
     path = folder / f"{variant}_{size[0]}x{size[1]}_{precision}{'_fused' if fused else ''}.onnx"
     if path.is_file():
         return path
     folder.mkdir(parents=True, exist_ok=True)
     if not fused and precision == "fp32":
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        example = (torch.randn(1, 3, *size), torch.rand(1, 1, *size))
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # the tracer warns about shapes that are constant by design
-            torch.onnx.export(
-                Streams(_model(variant, size, folded=True)).eval(), example, str(path),
-                input_names=["rgb", "ir"], output_names=["rgb_patches", "ir_patches"],
-                opset_version=OPSET, dynamo=True, external_data=False, verbose=False,
-            )  # fmt: skip
+        examples = {"rgb": torch.randn(1, 3, *size), "ir": torch.rand(1, 1, *size)}
+        write_graph(Streams(_model(variant, size, folded=True)).eval(), examples, ["rgb_patches", "ir_patches"], path)
         return path
     model = onnx.load(str(export_backbone(variant, size, folder)))
     if fused and not fuse_attention(model):

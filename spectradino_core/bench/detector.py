@@ -12,19 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from spectradino_core.bench.limits import operations
 from spectradino_core.bench.tables import Row
 from spectradino_core.bench.timing import Case, peak_memory_mb, take_turns
 from spectradino_core.data.scene_sets import ScenePairs
 from spectradino_core.export.onnx_model import export
 from spectradino_core.modality import Modality
-from spectradino_core.models.perception import Architecture, Perception
+from spectradino_core.models.perception import Perception
 from spectradino_core.runtime.engine import warm_up
 from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.training.downstream import downstream_recipe
-
-__all__ = ["REFERENCE", "STRIDES", "case", "detector_rows"]
 
 REFERENCE = "7-28"
 """Default of `finetune`."""
@@ -41,23 +39,17 @@ def detector_rows(
 ) -> list[Row]:
     """Measure one row per preset: anchor points, operations, time, ratio to `REFERENCE`, peak memory.
 
-    Args:
-        variant: ViT variant; head widths are `finetune`'s defaults for it.
-        size: (H, W), multiples of the patch size.
-        folder: cache of exported graphs.
-        rounds: timed rounds, after one warm-up.
-        strides: names of `pyramid.PRESETS`; the reference always runs.
-        memory: measure peak memory, which runs every case again.
+    Arguments are those of `backbone.backbone_rows`; `strides` are names of `pyramid.PRESETS`; the reference always
+    runs.
     """
     names = [REFERENCE, *(name for name in strides if name != REFERENCE)]
     given: dict[str, Any] = {"variant": variant, "height": size[0], "width": size[1], "folder": str(folder)}
     timings = take_turns({name: case(strides=name, **given) for name in names}, rounds)
     rows: list[Row] = []
     for name, timing in timings.items():
-        architecture = _architecture(variant, name)
-        anchors, operations = _work(architecture, size)
+        anchors, work = _work(variant, name, size)
         row: Row = {"variant": variant, "height": size[0], "width": size[1], "strides": name}
-        row |= {"cells": anchors, "gflop": operations / 1e9} | timing.columns()
+        row |= {"cells": anchors, "gflop": work / 1e9} | timing.columns()
         row["ratio"] = timing.median_ms / timings[REFERENCE].median_ms
         rows.append(row)
     for row in rows:
@@ -77,15 +69,11 @@ def case(strides: str, variant: str, height: int, width: int, folder: str) -> Ca
     return partial(warm_up, OnnxEngine(path, device="cpu"))
 
 
-def _architecture(variant: str, strides: str) -> Architecture:
-    return downstream_recipe("scenes", "detection", variant, strides=strides).architecture
-
-
-def _work(architecture: Architecture, size: tuple[int, int]) -> tuple[int, float]:
+def _work(variant: str, strides: str, size: tuple[int, int]) -> tuple[int, float]:
     """Count the detector's anchor points and the FLOP per pair, on meta tensors."""
-    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model = Perception(architecture).eval()
+    with torch.device("meta"), torch.no_grad():
+        model = Perception(downstream_recipe("scenes", "detection", variant, strides=strides).architecture).eval()
         images = {Modality.RGB: torch.randn(1, 3, *size), model.infrared: torch.rand(1, 1, *size)}
         logits = model(images).logits
-    assert logits is not None  # the architecture has a detection head
-    return logits.shape[1], float(counter.get_total_flops())
+        assert logits is not None  # the architecture has a detection head
+        return logits.shape[1], operations(model, images)

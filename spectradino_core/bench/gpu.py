@@ -30,26 +30,13 @@ from spectradino_core.runtime.engine import warm_up
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.training.stages import StageRecipe, stage_recipe
 
-__all__ = [
-    "engine_rows",
-    "forward_rows",
-    "matmul_roof",
-    "no_waiting",
-    "require_cuda",
-    "training_rows",
-]
-
 SIZE = (518, 644)
 ROOF_SIDES = (4096, 8192)
 TWICE, PLAIN, COMPILED = "DINOv2 twice", "ours", "ours, compiled with CUDA graphs"
 
 
 def require_cuda() -> str:
-    """Return the GPU's name.
-
-    Raises:
-        RuntimeError: no GPU is available.
-    """
+    """Return the GPU's name; RuntimeError if there is none."""
     if not torch.cuda.is_available():
         raise RuntimeError(
             "no CUDA device is available (torch.cuda.is_available() is False): 'bench gpu' needs one, and a CUDA build "
@@ -85,17 +72,9 @@ def forward_rows(
     roof: float | None = None,
     compiled: bool = True,
 ) -> list[Row]:
-    """Measure one row per batch size and case: time relative to roof and floor, peak memory.
+    """Measure one row per batch size (pairs per pass) and case: time relative to roof and floor, peak memory.
 
-    Args:
-        variant: ViT variant.
-        kind: torch.bfloat16 or torch.float16.
-        device: "cuda", or "cpu" for tests.
-        size: (H, W), multiples of the patch size.
-        batches: pairs per pass.
-        rounds: timed rounds.
-        roof: FLOP/s; None: measured.
-        compiled: include the compiled case.
+    The roof in FLOP/s is measured unless given; `compiled` includes the compiled case.
     """
     roof = matmul_roof(device, kind) if roof is None else roof
     rows: list[Row] = []

@@ -22,8 +22,6 @@ from spectradino_core.models.vit import ViT
 from spectradino_core.runtime.openvino_engine import openvino_config, openvino_core
 from spectradino_core.training.loop import has_bf16
 
-__all__ = ["PRODUCTS", "best_rates", "cpu_session", "in_openvino", "limit_rows", "operations", "product", "twice_plain"]
-
 PRODUCTS = (
     "torch fp32",
     *(("torch bf16",) if has_bf16(torch.device("cpu")) else ()),
@@ -53,12 +51,9 @@ def twice_plain(variant: str, size: tuple[int, int]) -> float:
 
 
 def product(name: str, folder: Path, side: int = SIDE) -> Case:
-    """Prepare one of `PRODUCTS`, a run of `CHAIN` products, `REPEATS` times; it returns the last results.
+    """Prepare one of `PRODUCTS`, `REPEATS` runs of `CHAIN` products; it returns the last results.
 
-    Args:
-        name: library and precision.
-        folder: cache of the graphs.
-        side: n.
+    Graphs are cached in `folder`; `side` is n.
     """
     once = _products(name, folder, side)
     return lambda: [once() for _ in range(REPEATS)][-1]
@@ -99,12 +94,7 @@ def best_rates(rows: list[Row]) -> dict[str, float]:
 
 
 def cpu_session(path: Path, spinning: bool = False) -> Any:
-    """Open a graph in ONNX Runtime on the CPU.
-
-    Args:
-        path: the graph.
-        spinning: threads busy-wait within a run, but not between runs.
-    """
+    """Open a graph in ONNX Runtime on the CPU; `spinning` threads busy-wait within a run, but not between runs."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -135,9 +125,7 @@ def _in_torch(kind: torch.dtype, side: int) -> Case:
 
 
 def _graph(path: Path, is_int8: bool, side: int) -> Path:
-    """Write a graph of `CHAIN` products: a chain in fp32; for int8, whose results are int32, products of the same left
-    factor.
-    """
+    """Write a graph of `CHAIN` products: a chain in fp32; int8, with int32 results, shares the left factor."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -160,13 +148,9 @@ def _graph(path: Path, is_int8: bool, side: int) -> Path:
     kind = TensorProto.UINT8 if is_int8 else TensorProto.FLOAT
     results = [f"out_{index}" for index in range(CHAIN)] if is_int8 else [last]
     left = helper.make_tensor_value_info("left", kind, [side, side])
-    graph = helper.make_graph(
-        nodes,
-        "products",
-        [left],
-        [helper.make_tensor_value_info(one, TensorProto.INT32 if is_int8 else kind, [side, side]) for one in results],
-        constants,
-    )
+    kind = TensorProto.INT32 if is_int8 else kind
+    outputs = [helper.make_tensor_value_info(one, kind, [side, side]) for one in results]
+    graph = helper.make_graph(nodes, "products", [left], outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, str(path))

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import cv2
 
-__all__ = ["describe", "version"]
-
 _PACKAGES = {
     "numpy": ("numpy",),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
@@ -51,32 +49,29 @@ def _cpu_lines(*names: str) -> list[str]:
     return [line.partition(":")[2].strip() for line in lines if line.startswith(names)]
 
 
-_GENERATIONS = {
-    ("AuthenticAMD", 23): {range(0x30): "Zen", range(0x30, 0xB0): "Zen 2"},
-    ("AuthenticAMD", 25): {
-        range(0x10, 0x20): "Zen 4",
-        range(0x60, 0x80): "Zen 4",
-        range(0xA0, 0xB0): "Zen 4",
-        range(0x60): "Zen 3",
-    },
-    ("AuthenticAMD", 26): {range(0x100): "Zen 5"},
-    ("GenuineIntel", 6): {
-        range(0x4E, 0x4F): "Skylake",
-        range(0x55, 0x56): "Skylake server or Cascade Lake",
-        range(0x5E, 0x5F): "Skylake",
-        range(0x6A, 0x6B): "Ice Lake server",
-        range(0x8C, 0x8D): "Tiger Lake",
-        range(0x8F, 0x90): "Sapphire Rapids",
-        range(0x97, 0x98): "Alder Lake",
-        range(0x9A, 0x9B): "Alder Lake",
-        range(0xAA, 0xAB): "Meteor Lake",
-        range(0xAD, 0xAE): "Granite Rapids",
-        range(0xB7, 0xB8): "Raptor Lake",
-        range(0xBD, 0xBE): "Lunar Lake",
-        range(0xCF, 0xD0): "Emerald Rapids",
-    },
-}
-"""Generations by vendor and family, and by model, the first that fits; virtual machines hide the product's name."""
+_GENERATIONS = (
+    ("AuthenticAMD", 23, 0x00, 0x2F, "Zen"),
+    ("AuthenticAMD", 23, 0x30, 0xAF, "Zen 2"),
+    ("AuthenticAMD", 25, 0x10, 0x1F, "Zen 4"),
+    ("AuthenticAMD", 25, 0x60, 0x7F, "Zen 4"),
+    ("AuthenticAMD", 25, 0xA0, 0xAF, "Zen 4"),
+    ("AuthenticAMD", 25, 0x00, 0x5F, "Zen 3"),
+    ("AuthenticAMD", 26, 0x00, 0xFF, "Zen 5"),
+    ("GenuineIntel", 6, 0x4E, 0x4E, "Skylake"),
+    ("GenuineIntel", 6, 0x55, 0x55, "Skylake server or Cascade Lake"),
+    ("GenuineIntel", 6, 0x5E, 0x5E, "Skylake"),
+    ("GenuineIntel", 6, 0x6A, 0x6A, "Ice Lake server"),
+    ("GenuineIntel", 6, 0x8C, 0x8C, "Tiger Lake"),
+    ("GenuineIntel", 6, 0x8F, 0x8F, "Sapphire Rapids"),
+    ("GenuineIntel", 6, 0x97, 0x97, "Alder Lake"),
+    ("GenuineIntel", 6, 0x9A, 0x9A, "Alder Lake"),
+    ("GenuineIntel", 6, 0xAA, 0xAA, "Meteor Lake"),
+    ("GenuineIntel", 6, 0xAD, 0xAD, "Granite Rapids"),
+    ("GenuineIntel", 6, 0xB7, 0xB7, "Raptor Lake"),
+    ("GenuineIntel", 6, 0xBD, 0xBD, "Lunar Lake"),
+    ("GenuineIntel", 6, 0xCF, 0xCF, "Emerald Rapids"),
+)
+"""Generations by vendor, family, first and last model; virtual machines hide the product's name."""
 
 
 def _processor() -> str:
@@ -89,8 +84,8 @@ def _processor() -> str:
 
 
 def _generation(vendor: str, family: int, model: int) -> str:
-    for models, title in _GENERATIONS.get((vendor, family), {}).items():
-        if model in models:
+    for its_vendor, its_family, first, last, title in _GENERATIONS:
+        if (vendor, family) == (its_vendor, its_family) and first <= model <= last:
             return title
     return f"family {family} model {model}"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from spectradino_core.bench.tables import Row
-from spectradino_core.bench.timing import Case, peak_memory_mb
+from spectradino_core.bench.timing import Case, peak_memory_mb, take_turns
 from spectradino_core.modality import Modality
 from spectradino_core.runtime.bundle import COMPANIONS, beside
 from spectradino_core.runtime.engine import Engine
@@ -26,13 +27,12 @@ from spectradino_core.runtime.parity import network_inputs
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.streams.decode import decode_infrared, decode_rgb
 
-__all__ = ["SIZES", "STEPS", "alone_rows", "case", "model_rows"]
-
 SIZES = ((640, 512), (1280, 1024))
 """Width and height of both cameras."""
 CAMERAS = {"both": "both", "rgb": "rgb", "ir": "ir", "reuse": "both, ir frame reused"}
 STEPS = ("decode", "preprocess", "engine", "postprocess")
 SCENES = 4
+_WARM_UP = 2
 
 Score = Callable[[Engine], float]
 
@@ -45,12 +45,10 @@ def model_rows(
     The fp32 file also runs in OpenVINO, if it is installed, in each precision that the processor has.
 
     Args:
-        model: the exported file.
-        folder: cache of the int8 conversion.
+        model, folder: the exported file; cache of its int8 conversion.
         frames: timed frames per size; precisions are interleaved frame by frame.
         score: evaluates an engine, in 0..1; None: no evaluation.
-        memory: measure peak memory, in separate processes.
-        int8: also convert the model to int8 and time it.
+        memory, int8: measure peak memory, in separate processes; also convert the model to int8 and time it.
     """
     files = {"fp32": model} | ({"int8": _converted(model, folder)} if int8 else {})
     in_openvino = openvino_or_none(model, OnnxEngine(model, "cpu").info)
@@ -59,23 +57,27 @@ def model_rows(
     rows: list[Row] = []
     for size in SIZES:
         pipelines = {name: Pipeline(_open(path, name)) for name, path in files.items()}
-        pairs = _messages(size, next(iter(pipelines.values())).info.infrared)
-        steps: dict[str, dict[str, list[float]]] = {name: {step: [] for step in (*STEPS, "cpu")} for name in files}
-        for number in range(-2, frames):
+        scenes = _scenes(SCENES, pipelines["fp32"].info.infrared, size)
+        pairs = [(_message(s.rgb, "rgb8"), _message(s.infrared.astype(np.uint16), "mono16")) for s in scenes]
+        taken: dict[str, list[dict[str, float]]] = {name: [] for name in files}
+        for number in range(-_WARM_UP, frames):
             for name, pipeline in pipelines.items():
-                taken = _run(pipeline, *pairs[number % len(pairs)])
-                if number >= 0:
-                    for step, values in steps[name].items():
-                        values.append(taken[step])
+                taken[name].append(_run(pipeline, *pairs[number % len(pairs)]))
+        steps = {
+            name: {step: [run[step] for run in runs[_WARM_UP:]] for step in (*STEPS, "cpu")}
+            for name, runs in taken.items()
+        }
+        medians = {
+            name: {f"{step}_ms": statistics.median(values) for step, values in own.items()}
+            for name, own in steps.items()
+        }
         for name, path in files.items():
             row: Row = {"model": model.name, "precision": name, "pictures": f"{size[0]}x{size[1]}", "frames": frames}
-            medians = {f"{step}_ms": statistics.median(values) for step, values in steps[name].items()}
-            row |= medians
+            row |= medians[name]
             others = [steps[name][step] for step in STEPS if step != "engine"]
             row["beside_engine_p95_ms"] = float(np.percentile(np.sum(others, axis=0), 95))
-            engine = {key: statistics.median(steps[key]["engine"]) for key in files}
-            row["engine_ratio"] = engine[name] / engine["fp32"]
-            row["cpu_ratio"] = medians["cpu_ms"] / statistics.median(steps["fp32"]["cpu"])
+            row["engine_ratio"] = medians[name]["engine_ms"] / medians["fp32"]["engine_ms"]
+            row["cpu_ratio"] = medians[name]["cpu_ms"] / medians["fp32"]["cpu_ms"]
             found = scores[name]
             row["map50"] = "-" if found is None else 100 * found
             given = {"model": str(path), "width": size[0], "height": size[1], "name": name}
@@ -85,28 +87,17 @@ def model_rows(
 
 
 def alone_rows(model: Path, frames: int) -> list[Row]:
-    """Compare the model of both streams with its companions where these serve, in engine time.
-
-    Args:
-        model: model of both streams; its companions are used, see `runtime.companions`.
-        frames: timed frames per case.
-    """
+    """Compare the engine time of the model of both streams with that of its companions, see `runtime.companions`."""
     files = {"both": model} | {one: beside(model, one) for one in COMPANIONS if beside(model, one).is_file()}
     engines = {graph: OnnxEngine(path, "cpu") for graph, path in files.items()}
-    scene = _scene(engines["both"].info.infrared, SIZES[0])
+    (scene,) = _scenes(1, engines["both"].info.infrared, SIZES[0])
     cases = [("both", "both")] + [(one, graph) for one in engines if one != "both" for graph in ("both", one)]
     given = {
         (cameras, graph): next(network_inputs(scene.rgb, scene.infrared, engines[graph].info, cameras, engines["both"]))
         for cameras, graph in cases
     }
-    taken: dict[tuple[str, str], list[float]] = {each: [] for each in cases}
-    for number in range(-2, frames):
-        for each in cases:
-            start = perf_counter()
-            engines[each[1]].run(*given[each])
-            if number >= 0:
-                taken[each].append(1e3 * (perf_counter() - start))
-    median = {each: statistics.median(times) for each, times in taken.items()}
+    runs = {each: partial(engines[each[1]].run, *given[each]) for each in cases}
+    median = {each: timing.median_ms for each, timing in take_turns(runs, frames, _WARM_UP).items()}
     return [
         {
             "model": model.name, "cameras": CAMERAS[cameras], "graph": graph, "frames": frames,
@@ -116,11 +107,11 @@ def alone_rows(model: Path, frames: int) -> list[Row]:
     ]  # fmt: skip
 
 
-def _scene(infrared: Modality, size: tuple[int, int]) -> Any:
-    """Render a fixed scene."""
+def _scenes(count: int, infrared: Modality, size: tuple[int, int]) -> list[Any]:
+    """Render fixed scenes."""
     from spectradino_core.data.scene_sets import ScenePairs
 
-    return ScenePairs.held_out("report", 1, infrared, size)[0]
+    return list(ScenePairs.held_out("report", count, infrared, size))
 
 
 def case(model: str, width: int, height: int, name: str) -> Case:
@@ -149,13 +140,6 @@ def _run(pipeline: Pipeline, rgb: Any, infrared: Any) -> dict[str, float]:
     decoded = perf_counter()
     steps = pipeline(*frames).steps_ms
     return {"decode": 1e3 * (decoded - start)} | steps | {"cpu": 1e3 * (process_time() - cpu)}
-
-
-def _messages(size: tuple[int, int], infrared: Modality) -> list[tuple[Any, Any]]:
-    from spectradino_core.data.scene_sets import ScenePairs
-
-    scenes = list(ScenePairs.held_out("report", SCENES, infrared, size))
-    return [(_message(s.rgb, "rgb8"), _message(s.infrared.astype(np.uint16), "mono16")) for s in scenes]
 
 
 def _message(image: np.ndarray, encoding: str) -> Any:

@@ -16,8 +16,6 @@ from spectradino_core.models.spectradino import make_stem
 from spectradino_core.models.vit import vit_config
 from spectradino_core.training.stages import StageRecipe
 
-__all__ = ["HookedDinov2", "plain_dinov2"]
-
 
 class HookedDinov2(nn.Module):
     """Baseline student: transformers' DINOv2 with adapters attached by forward hooks."""
@@ -73,11 +71,7 @@ class HookedDinov2(nn.Module):
 
 
 def plain_dinov2(variant: str) -> nn.Module:
-    """Create transformers' DINOv2 of a variant's size with random weights.
-
-    Raises:
-        ValueError: the variant is a DINOv3.
-    """
+    """Create transformers' DINOv2 of a variant's size with random weights; ValueError if the variant is a DINOv3."""
     from transformers import Dinov2Config, Dinov2Model
 
     config = vit_config(variant)

@@ -32,13 +32,10 @@ from spectradino_core.training.stages import StageRecipe, freeze, stage_recipe
 from spectradino_core.training.student import PretrainTask, Student
 from spectradino_core.training.teacher import Teacher
 
-__all__ = ["loading", "our_step", "plain_step", "random_batch", "steps_in_turn", "train_rows"]
-
 QUEUE = 4096
 PLAIN = "plain loop over transformers"
 
 Step = Callable[[PretrainBatch], None]
-Ask = Callable[[PretrainBatch], Tensor]
 
 
 def train_rows(
@@ -46,13 +43,7 @@ def train_rows(
 ) -> list[Row]:
     """Measure steps of stages I and III compared with the plain loop, then the loader.
 
-    Args:
-        variant: ViT variant of the steps.
-        pairs: pairs per step.
-        rounds: timed rounds, after one warm-up.
-        crop: crop side in pixels; None: the recipe's.
-        loaded: variant for the loader measurement, in stage I with the recipe's batch.
-        steps: steps of the loader measurement; 0: skip it.
+    `crop` None: the recipe's. The loader is measured in stage I of the variant `loaded` with its batch; `steps` 0: not.
     """
     amp, workers = torch.bfloat16, 1
     rows: list[Row] = []
@@ -64,7 +55,7 @@ def train_rows(
         runs = {
             PLAIN: plain_step(recipe, amp),
             "ours": our_step(recipe, amp),
-            "ours, teacher cached": our_step(recipe, amp, partial(_cached, known)),
+            "ours, teacher cached": our_step(recipe, amp, known),
         }
         timings = steps_in_turn(runs, recipe, pairs, rounds)
         for name, timing in timings.items():
@@ -81,10 +72,6 @@ def train_rows(
             row["pairs_per_s"] = "-" if "waiting" in name else recipe.batch / value
             rows.append(row | {"ratio": value / seconds["in memory"], "against": "in memory"})
     return rows
-
-
-def _cached(known: Tensor, batch: PretrainBatch) -> Tensor:
-    return known
 
 
 def plain_step(recipe: StageRecipe, amp: torch.dtype | None) -> Step:
@@ -123,17 +110,13 @@ def plain_step(recipe: StageRecipe, amp: torch.dtype | None) -> Step:
 
 
 def our_step(
-    recipe: StageRecipe, amp: torch.dtype | None, ask: Ask | None = None, device: str = "cpu", compiled: bool = False
+    recipe: StageRecipe,
+    amp: torch.dtype | None,
+    known: Tensor | None = None,
+    device: str = "cpu",
+    compiled: bool = False,
 ) -> Step:
-    """Build a step with `training/loop.py`.
-
-    Args:
-        recipe: recipe of the stage.
-        amp: autocast precision.
-        ask: computes the teacher's CLS; None: a ViT of the variant's size.
-        device: device of the step.
-        compiled: compile student and teacher with `torch.compile`.
-    """
+    """Build a step with `training/loop.py`; `known` is the teacher's CLS, None: a ViT of the variant's size is run."""
     teacher = Teacher(ViT(recipe.variant), "").to(device)
     backbone = teacher.student().to(device)
     freeze(recipe, backbone)
@@ -142,7 +125,11 @@ def our_step(
         student.compile()
         teacher.compile()
     optimiser = adamw_for(student, backbone, recipe.rate, recipe.weight_decay)
-    task = PretrainTask(recipe, ask or (lambda batch: teacher(batch.rgb)), filled_queue(recipe, device), 0, 0, 1)
+
+    def ask(batch: PretrainBatch) -> Tensor:
+        return teacher(batch.rgb) if known is None else known
+
+    task = PretrainTask(recipe, ask, filled_queue(recipe, device), 0, 0, 1)
     names = {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
     options = LoopOptions(steps=1, clip=recipe.clip, amp=names[amp])
     on, count = torch.device(device), 0
@@ -182,11 +169,8 @@ def random_batch(recipe: StageRecipe, pairs: int, step: int, device: str = "cpu"
 def steps_in_turn(steps: dict[str, Step], recipe: StageRecipe, pairs: int, rounds: int) -> dict[str, Timing]:
     """Time the steps interleaved on the same batches, after one warm-up."""
     batches = [random_batch(recipe, pairs, number) for number in range(rounds + 1)]
-    return take_turns({name: partial(_on_the_next, step, iter(batches)) for name, step in steps.items()}, rounds)
-
-
-def _on_the_next(step: Step, batches: Iterator[PretrainBatch]) -> None:
-    step(next(batches))
+    cases = {name: partial(lambda step, given: step(next(given)), step, iter(batches)) for name, step in steps.items()}
+    return take_turns(cases, rounds)
 
 
 def loading(recipe: StageRecipe, amp: torch.dtype | None, count: int, scenes: int, workers: int) -> dict[str, float]:

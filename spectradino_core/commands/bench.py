@@ -89,7 +89,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _backbone(options: argparse.Namespace, work: Path) -> None:
     from spectradino_core.bench.backbone import CASES, backbone_rows, reference_name
-    from spectradino_core.bench.plots import plot_bars
+    from spectradino_core.bench.tables import plot_bars
 
     cases = options.cases or CASES
     if unknown := [name for name in cases if name not in CASES]:
@@ -108,7 +108,7 @@ def _backbone(options: argparse.Namespace, work: Path) -> None:
 
 def _detector(options: argparse.Namespace, work: Path) -> None:
     from spectradino_core.bench.detector import detector_rows
-    from spectradino_core.bench.plots import plot_bars
+    from spectradino_core.bench.tables import plot_bars
 
     rows = []
     for variant in _variants(options):
@@ -121,7 +121,7 @@ def _detector(options: argparse.Namespace, work: Path) -> None:
 
 def _model(options: argparse.Namespace, work: Path) -> None:
     from spectradino_core.bench.model import STEPS, alone_rows, model_rows
-    from spectradino_core.bench.plots import plot_steps
+    from spectradino_core.bench.tables import plot_steps
     from spectradino_core.commands.convert import held_out_score
     from spectradino_core.runtime.bundle import beside
     from spectradino_core.runtime.onnx_engine import OnnxEngine
@@ -144,7 +144,7 @@ def _model(options: argparse.Namespace, work: Path) -> None:
 
 
 def _train(options: argparse.Namespace, work: Path) -> None:
-    from spectradino_core.bench.plots import plot_bars
+    from spectradino_core.bench.tables import plot_bars
     from spectradino_core.bench.train import train_rows
 
     rows = []
@@ -160,7 +160,7 @@ def _gpu(options: argparse.Namespace, work: Path) -> None:
     import torch
 
     from spectradino_core.bench.gpu import engine_rows, forward_rows, matmul_roof, require_cuda, training_rows
-    from spectradino_core.bench.plots import plot_bars
+    from spectradino_core.bench.tables import plot_bars
 
     facts = {"gpu": require_cuda(), "cuda": str(torch.version.cuda)}
     rows, steps = [], []

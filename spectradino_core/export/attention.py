@@ -17,17 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-__all__ = ["DOMAIN", "fuse_attention"]
+from spectradino_core.export.gpu_operators import drop_unused
 
 DOMAIN = "com.microsoft"
 
 
 def fuse_attention(model: ModelProto) -> int:
-    """Fuse every attention of the pattern above, in place; other uses of Softmax are unchanged.
-
-    Returns:
-        Number of fused attentions.
-    """
+    """Fuse every attention of the pattern above, in place, and return their number; leave other Softmax as it is."""
     graph = _Graph(model)
     fused = [match for node in model.graph.node if node.op_type == "Softmax" and (match := _match(graph, node))]
     gone = {id(node) for match in fused for node in match.nodes}
@@ -43,10 +39,15 @@ def fuse_attention(model: ModelProto) -> int:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     del model.graph.value_info[:]  # refers to removed values
+    import_domain(model)
+    drop_unused(model)
+    return len(fused)
+
+
+def import_domain(model: ModelProto) -> None:
+    """Declare that the graph uses ONNX Runtime's own operators."""
     if all(opset.domain != DOMAIN for opset in model.opset_import):
         model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-    _drop_unused(model)
-    return len(fused)
 
 
 class _Graph:
@@ -165,10 +166,3 @@ def _replacement(model: ModelProto, graph: _Graph, match: _Match) -> list[NodePr
         scale=match.scale,
     )
     return [*nodes, fused]
-
-
-def _drop_unused(model: ModelProto) -> None:
-    taken = {name for node in model.graph.node for name in node.input} | {output.name for output in model.graph.output}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in taken]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)

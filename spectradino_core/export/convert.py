@@ -16,17 +16,14 @@ import onnx
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.export.attention import fuse_attention
 from spectradino_core.export.gpu_operators import replace_for_gpus
-from spectradino_core.export.half import halve
-from spectradino_core.export.integers import WEIGHT_BITS, quantise_weights
 from spectradino_core.export.onnx_model import ParityError, describe, measure_parity
+from spectradino_core.export.precision import WEIGHT_BITS, halve, quantise_weights
 from spectradino_core.export.raw_inputs import take_normalised, take_raw
 from spectradino_core.files import written_atomically
 from spectradino_core.runtime.bundle import both_of
 from spectradino_core.runtime.engine import Engine
 from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.parity import Difference, Tolerance
-
-__all__ = ["PRECISIONS", "TOLERANCES", "convert"]
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +51,11 @@ def convert(
     """Convert a model file and return the conversion record, which is also stored in the file.
 
     Args:
-        source: fp32 model file written by `spectradino export`.
-        target: output file.
+        source, target: fp32 model file written by `spectradino export`; output file.
         precision: "fp32" (fused attention only), "fp16" for GPUs, "int8" for CPUs.
         samples: pairs for the parity check.
         fused: fuse attention into ONNX Runtime's operator; None: except for fp16, since TensorRT does not support it.
-        score: evaluates an engine, in 0..1, such as mAP50 on held-out scenes; None: no evaluation.
-        most_lost: maximum decrease of that score.
+        score, most_lost: evaluates an engine, in 0..1, such as mAP50 on held-out scenes; its maximum decrease.
 
     Raises:
         BundleError: the source is not a model file.

@@ -14,20 +14,15 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-__all__ = ["UPSAMPLING", "bilinear_matrix", "replace_for_gpus"]
-
 UPSAMPLING = "upsampling/"
 """Name prefix of all nodes created here; conversions keep their precision."""
 
 
 def replace_for_gpus(model: ModelProto) -> int:
-    """Replace both kinds of operators in place.
+    """Replace both kinds of operators in place; return the number of `Resize` operators replaced.
 
     A `Resize` is replaced if it is linear with half-pixel centres, without antialiasing, and changes only the last two
     of four constant sizes.
-
-    Returns:
-        Number of `Resize` operators replaced.
     """
     shapes = _shapes(model)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -50,19 +45,14 @@ def replace_for_gpus(model: ModelProto) -> int:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     if count:
-        _drop_unused_constants(model)
+        drop_unused(model)
     return count
 
 
 def bilinear_matrix(size: int, target: int) -> np.ndarray:
-    """Return the weights of bilinear interpolation along one axis with half-pixel centres and clamped borders.
+    """Return the weights of bilinear interpolation from `size` to `target` samples, float32 [target, size].
 
-    Args:
-        size: number of input samples.
-        target: number of output samples.
-
-    Returns:
-        float32 [target, size]; each row sums to 1.
+    Pixel centres are at halves and borders are clamped; each row sums to 1.
     """
     position = np.clip((np.arange(target) + 0.5) * (size / target) - 0.5, 0, size - 1)
     low = np.minimum(np.floor(position).astype(int), size - 1)
@@ -124,8 +114,9 @@ def _casts_integers_to_bytes(node: NodeProto, model: ModelProto) -> bool:
     return any(maker.op_type == "ArgMax" and node.input[0] in maker.output for maker in model.graph.node)
 
 
-def _drop_unused_constants(model: ModelProto) -> None:
-    used = {name for node in model.graph.node for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+def drop_unused(model: ModelProto) -> None:
+    """Remove the constants that no node and no output takes."""
+    taken = {name for node in model.graph.node for name in node.input} | {output.name for output in model.graph.output}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in taken]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)

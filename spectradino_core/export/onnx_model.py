@@ -9,13 +9,14 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import onnx
 import torch
+from torch import Tensor, nn
 
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.export.gpu_operators import replace_for_gpus
@@ -27,10 +28,15 @@ from spectradino_core.runtime.bundle import METADATA_KEY, WEIGHTS_KEY, ModelInfo
 from spectradino_core.runtime.engine import Engine
 from spectradino_core.runtime.network_inputs import NetworkInput, signature
 from spectradino_core.runtime.onnx_engine import OnnxEngine
-from spectradino_core.runtime.parity import Difference, FeatureEngine, Tolerance, largest_difference, network_inputs
-from spectradino_core.runtime.samples import SAMPLES_KEY, pack_samples
-
-__all__ = ["OPSET", "ParityError", "describe", "export", "measure_parity", "weights_digest"]
+from spectradino_core.runtime.parity import (
+    SAMPLES_KEY,
+    Difference,
+    FeatureEngine,
+    Tolerance,
+    largest_difference,
+    network_inputs,
+    pack_samples,
+)
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +47,7 @@ IR_VERSION = 9
 1.17: above 9)."""
 
 SAMPLES = 2
-"""Number of pairs stored in the model file, see `runtime.samples`; each adds about 100 kB."""
+"""Number of pairs stored in the model file, see `runtime.parity`; each adds about 100 kB."""
 TOLERANCE = Tolerance(boxes_px=1e-3, scores=1e-3, mask_differs=1e-3)
 
 
@@ -58,12 +64,10 @@ def export(
     streams: str = "both",
     features: bool = False,
 ) -> dict[str, Any]:
-    """Export a model and return the measured parity, which is also stored in the file.
+    """Export a model, which is not changed, and return the measured parity, which is also stored in the file.
 
     Args:
-        model: the trained module, which is not changed.
-        info: its description.
-        path: output `.onnx` file.
+        model, info, path: the trained module, its description, and the output `.onnx` file.
         samples: pairs for the parity check, with both streams and with each alone.
         inputs: form of the input images, see `runtime.network_inputs`.
         streams: one of `bundle.STREAMS`; see `runtime.companions` for those beside "both".
@@ -97,7 +101,8 @@ def export(
         if inputs == "raw":
             take_raw(described, info)
         drawn = list(samples)
-        _add_samples(described, drawn[:SAMPLES], info)
+        packed = pack_samples([(pair.rgb, pair.infrared) for pair in drawn[:SAMPLES]], info)
+        described.metadata_props.add(key=SAMPLES_KEY, value=packed)
         describe(described, info)
         onnx.save(described, str(scratch))
         # On the CPU wherever the model is: a GPU's rounding is not the graph's. A copy, for an engine sets it to eval.
@@ -118,27 +123,22 @@ def _trace(graph: ServingGraph, info: ModelInfo, path: Path) -> None:
     names = list(signature(info.with_(inputs="normalised")))
     if "ir_features" in names:
         examples["ir_features"] = torch.randn(info.features)
+    write_graph(graph, {name: examples[name] for name in names}, graph.outputs, path)
+
+
+def write_graph(module: nn.Module, examples: Mapping[str, Tensor], outputs: Sequence[str], path: Path) -> None:
+    """Write a module as a graph of static shapes, those of the `examples` of its inputs."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns about unused operators
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the tracer warns about shapes that are constant by design
         torch.onnx.export(
-            graph,
-            tuple(examples[name] for name in names),
-            str(path),
-            input_names=names,
-            output_names=graph.outputs,
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+            module, tuple(examples.values()), str(path), input_names=list(examples), output_names=list(outputs),
+            opset_version=OPSET, dynamo=True, external_data=False, verbose=False,
+        )  # fmt: skip
 
 
 def weights_digest(model: Perception, info: ModelInfo) -> str:
-    """SHA-256 (hex) of all that determines the outputs: weights, architecture, contract.
-
-    Thresholds and input form are excluded, so all graphs exported from one checkpoint have the same digest.
-    """
+    """SHA-256 (hex) of weights, architecture and contract: equal for all graphs exported from one checkpoint."""
     contract = {
         "architecture": model.architecture.to_dict(),
         "bands": [band.key for band in info.bands],
@@ -165,12 +165,6 @@ def _strip_debug_info(model: onnx.ModelProto) -> None:
         tensor.doc_string = ""
 
 
-def _add_samples(model: onnx.ModelProto, pairs: list[PairedSample], info: ModelInfo) -> None:
-    """Store pairs in the file for the parity check of accelerated engines against the CPU."""
-    packed = pack_samples([(pair.rgb, pair.infrared) for pair in pairs], info)
-    model.metadata_props.add(key=SAMPLES_KEY, value=packed)
-
-
 def describe(graph: onnx.ModelProto, info: ModelInfo) -> None:
     """Replace the description in a graph's metadata."""
     kept = [(entry.key, entry.value) for entry in graph.metadata_props if entry.key == SAMPLES_KEY]
@@ -185,8 +179,7 @@ def measure_parity(
 ) -> dict[str, Any]:
     """Maximum differences between two engines over pairs: {"boxes_px", "scores", "mask_differs", "pairs"}.
 
-    Compared with both streams and with each alone; for a single-stream engine with that stream alone; for one of
-    "reuse" with both streams, on the infrared features that `both` gives.
+    Compared with the streams of `network_inputs`; for "reuse" on the infrared features that `both` gives.
     """
     drawn, streams = list(samples), engine.info.streams
 

@@ -20,8 +20,6 @@ from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.network_inputs import signature
 from spectradino_core.runtime.preprocess import RGB_BIAS, RGB_GAIN
 
-__all__ = ["take_normalised", "take_raw"]
-
 _PREFIX = "input/"
 """Name prefix of all nodes and constants created here."""
 _IMAGES = {"rgb": _PREFIX + "rgb_normalised", "ir": _PREFIX + "ir_normalised"}
@@ -29,15 +27,7 @@ _IMAGES = {"rgb": _PREFIX + "rgb_normalised", "ir": _PREFIX + "ir_normalised"}
 
 
 def take_raw(model: ModelProto, info: ModelInfo) -> None:
-    """Prepend the preprocessing steps to a network with normalised inputs, in place.
-
-    Args:
-        model: network whose inputs are those of `signature` for "normalised".
-        info: description of the model, for its input size and streams.
-
-    Raises:
-        ValueError: the graph has other inputs.
-    """
+    """Prepend the preprocessing steps to a network with normalised inputs, in place; ValueError if it has others."""
     _check(model.graph, info.with_(inputs="normalised"))
     width, height = info.input_size
     constants = {
@@ -76,11 +66,7 @@ def take_raw(model: ModelProto, info: ModelInfo) -> None:
 
 
 def take_normalised(model: ModelProto, info: ModelInfo) -> None:
-    """Remove the steps of `take_raw`, in place.
-
-    Raises:
-        ValueError: the graph has other inputs.
-    """
+    """Remove the steps of `take_raw`, in place; ValueError if the graph has other inputs."""
     graph = model.graph
     _check(graph, info.with_(inputs="raw"))
     nodes = [node for node in graph.node if not node.name.startswith(_PREFIX)]

@@ -17,8 +17,6 @@ from spectradino_core.runtime.bundle import BundleError, ModelInfo
 from spectradino_core.runtime.engine import EngineError, RawPredictions, raw_predictions
 from spectradino_core.runtime.preprocess import Letterbox
 
-__all__ = ["ServingGraph", "TorchEngine", "cuda_is_available"]
-
 
 def cuda_is_available() -> bool:
     """Return whether torch can use a GPU."""
@@ -32,13 +30,10 @@ class ServingGraph(nn.Module):
     """
 
     def __init__(self, model: Perception, size: tuple[int, int], streams: str = "both", features: bool = False) -> None:
-        """
-        Args:
-            model: the trained module.
-            size: (width, height) of the network input.
-            streams: input streams, one of `bundle.STREAMS`. With a single stream the fusion's placeholder replaces the
-                other, and the backbone processes only that stream.
-            features: whether the graph of both streams gives the infrared features too.
+        """Serve an input `size` (width, height) and `streams`, one of `bundle.STREAMS`.
+
+        With a single stream the fusion's placeholder replaces the other, and the backbone processes only that stream.
+        With `features` the graph of both streams gives the infrared features too.
         """
         super().__init__()
         self.model = model
@@ -93,15 +88,10 @@ class TorchEngine:
     """PyTorch implementation of `runtime.engine.Engine`, with normalised inputs of both streams."""
 
     def __init__(self, path: str | Path, device: str = "cpu", threads: int = 0) -> None:
-        """
-        Args:
-            path: the checkpoint.
-            device: torch device, such as "cpu" or "cuda:0".
-            threads: CPU threads; 0: torch's default.
+        """Load a checkpoint onto a torch device, such as "cpu" or "cuda:0"; `threads` 0: torch's default.
 
         Raises:
-            BundleError: the file is not a perception checkpoint.
-            EngineError: the device failed.
+            BundleError, EngineError: the file is not a perception checkpoint; the device failed.
         """
         if threads:
             torch.set_num_threads(threads)
@@ -154,11 +144,7 @@ class TorchEngine:
         return raw_predictions(outputs)
 
     def source_mask(self, box: Letterbox) -> np.ndarray:
-        """Return the last pass's mask in the pixels of the source image, see `mask_at_source`.
-
-        Raises:
-            ValueError: the model has no segmentation head, or there was no pass.
-        """
+        """Return the last pass's mask in source pixels, see `mask_at_source`; ValueError if there is none."""
         if self._mask_logits is None:
             raise ValueError("no mask logits: the engine has not run, or its model has no segmentation head")
         return mask_at_source(self._mask_logits, box)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["CANDIDATES", "iou_matrix", "select_detections"]
-
 CANDIDATES = 400
 """Number of (box, class) entries considered, which bounds the time: the best relative to their class's threshold."""
 
@@ -38,16 +36,13 @@ def select_detections(
     """Apply class-wise non-maximum suppression to dense predictions.
 
     Args:
-        boxes: [N, 4] in any pixels.
-        scores: [N, C] in 0..1; a box may be kept for several classes.
+        boxes, scores: [N, 4] in any pixels, [N, C] in 0..1; a box may be kept for several classes.
         threshold: minimum score, for all classes or float32 [C] per class.
         nms_iou: IoU above which the lower-scored of two boxes of one class is dropped.
-        most: maximum number of detections.
-        candidates: see `CANDIDATES`.
+        most, candidates: maximum number of detections; see `CANDIDATES`.
 
     Returns:
-        boxes float32 [K, 4], scores float32 [K], labels int64 [K], best first; equal scores keep the input's order, so
-        that the result is deterministic.
+        boxes float32 [K, 4], scores float32 [K], labels int64 [K], best first, equal scores in the input's order.
     """
     rows, labels = np.nonzero(scores >= threshold)
     values = scores[rows, labels]

@@ -18,25 +18,11 @@ from spectradino_core.modality import Modality
 from spectradino_core.text import printable
 from spectradino_core.thermal import ThermalContract, ThermalError
 
-__all__ = [
-    "COMPANIONS",
-    "FORMAT",
-    "INPUTS",
-    "METADATA_KEY",
-    "STREAMS",
-    "WEIGHTS_KEY",
-    "BundleError",
-    "ModelInfo",
-    "beside",
-    "both_of",
-]
-
 METADATA_KEY = "spectradino"
 WEIGHTS_KEY = "weights_sha256"
 """Key in `provenance`: hash of the trained weights, equal in a model file and its single-stream graphs."""
 _FORMATS = {"normalised": 1, "raw": 2}
-"""Format by form of the inputs. A description is written in the lowest format that can hold it, so that older software
-can read it."""
+"""Format by form of the inputs. A description has the lowest format that can hold it, for older software."""
 FORMAT = 5
 """Newest format. 3: single-stream graphs; 4: a patch other than DINOv2's 14; 5: infrared features. Increased when a
 reader of the previous format could misread the new one."""
@@ -76,21 +62,18 @@ class ModelInfo:
     """Description of a model: classes, bands, input size, thermal contract and provenance.
 
     Attributes:
-        name: short name for logs and reports.
-        variant: backbone variant ("tiny", "s", "b", "l", "g").
+        name, variant: short name for logs and reports; backbone variant ("tiny", "s", "b", "l", "g").
         bands: the two input bands, RGB first: (RGB, LWIR), for example.
         box_classes: names of the detection classes, by label; empty: no detection head.
-        mask_classes: names of the segmentation classes, by value in the mask; empty: no segmentation head.
-        palette: one (r, g, b) in 0..255 per mask class, for drawing.
+        mask_classes, palette: names of the segmentation classes by value in the mask, and their (r, g, b) for drawing;
+            empty: no segmentation head.
         input_size: (width, height) of the network's input; multiples of `patch`.
         thermal: contract from raw IR counts to network input.
-        score_threshold: default minimum score of a detection.
+        score_threshold, max_detections: default minimum score, and maximum number per frame, of detections.
         nms_iou: IoU above which the lower-scored of two boxes of one class is dropped.
-        max_detections: maximum number of detections per frame.
         strides: stride of each detection level in pixels of the network's input.
         inputs: form of the input arrays, one of `INPUTS`.
-        streams: input streams, one of `STREAMS`. Others than "both" are used beside the two-stream network, see
-            `companions`.
+        streams: one of `STREAMS`; others than "both" are used beside the two-stream network, see `companions`.
         features: shape (levels, patch tokens, width) of the infrared features that a two-stream network outputs and one
             of "reuse" takes; empty: none.
         patch: side of the backbone's patches in pixels.
@@ -149,10 +132,8 @@ class ModelInfo:
         if not 0 <= self.score_threshold <= 1 or not 0 <= self.nms_iou <= 1:
             problems.append("score_threshold and nms_iou must lie in 0..1")
         if type(self.max_detections) is not int or not 1 <= self.max_detections <= _MAX_DETECTIONS:
-            problems.append(
-                f"max_detections must be a whole number of at least 1 and at most {_MAX_DETECTIONS}, "
-                f"got {self.max_detections}"
-            )
+            limits = f"at least 1 and at most {_MAX_DETECTIONS}"
+            problems.append(f"max_detections must be a whole number of {limits}, got {self.max_detections}")
         if not isinstance(self.provenance, dict) or not isinstance(self.parity, dict):
             problems.append("provenance and parity must be tables")
         if self.inputs not in INPUTS:
@@ -197,13 +178,8 @@ class ModelInfo:
             "bands": [band.key for band in self.bands],
             "thermal": self.thermal.to_dict(),
         }
-        for field_name, since in (
-            ("inputs", 2),
-            ("streams", 3),
-            ("patch", 4),
-            ("features", 5),
-        ):  # older formats have no such field
-            if data["format"] < since:
+        for field_name, since in {"inputs": 2, "streams": 3, "patch": 4, "features": 5}.items():
+            if data["format"] < since:  # older formats have no such field
                 del data[field_name]
         return json.dumps(data, sort_keys=True)
 
@@ -216,10 +192,8 @@ class ModelInfo:
         """
         source = printable(str(source))
         if len(text) > _MAX_TEXT:
-            raise BundleError(
-                f"{source}: its description has {len(text)} characters, at most {_MAX_TEXT} are allowed; export the "
-                "model again"
-            )
+            too_long = f"its description has {len(text)} characters, at most {_MAX_TEXT} are allowed"
+            raise BundleError(f"{source}: {too_long}; export the model again")
         try:
             data = parse_json(text, "description")
             version = data.pop("format")

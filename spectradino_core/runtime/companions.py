@@ -17,6 +17,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -28,8 +29,6 @@ from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.network_inputs import signature
 from spectradino_core.runtime.providers import file_precision
 from spectradino_core.text import log_line
-
-__all__ = ["CompanionEngine"]
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +53,10 @@ class CompanionEngine:
         report: Callable[[str], None] = log.warning,
         open_one: Callable[..., Engine] = open_engine,
     ) -> None:
-        """
-        Args:
-            both: two-stream engine of `path`.
-            path: model file; companions are looked for beside it.
-            device, threads: as `both` was opened with; if `both` runs on the CPU, the companions do too.
-            report: called from any thread with a log line when a file cannot be used.
-            open_one: opens a network, with the signature of `open_engine`.
+        """Look for companions beside `path`, the model file of `both`, which was opened with `device` and `threads`.
+
+        If `both` runs on the CPU, the companions do too. `report` is called from any thread with a log line when a file
+        cannot be used; `open_one` is `open_engine`, except in tests.
         """
         self.info = both.info
         self._both = self._last = both
@@ -100,24 +96,22 @@ class CompanionEngine:
     def run(self, *inputs: np.ndarray) -> RawPredictions:
         """See `Engine.run`. A companion that fails on a frame the two-stream network can run is dropped."""
         given = dict(zip(self._names, inputs, strict=True))
-        rgb, infrared = given["present"] > 0
-        streams = _ALONE.get((bool(rgb), bool(infrared)), "")
+        rgb, infrared = (given["present"] > 0).tolist()
+        streams = _ALONE.get((rgb, infrared), "")
         own = self._own.get(streams)
         reuses = own is not None and streams == "reuse"
         if reuses and not self._is_kept(given):
             own = None
-        engine = own.get() if own is not None else None
         failed = ""
-        if engine is not None:
+        if own is not None and (engine := own.get()) is not None:
             if self._features is not None:
                 given["ir_features"] = self._features
             try:
                 result = engine.run(*(given[name] for name in signature(engine.info)))
-            except EngineError as error:
-                failed = str(error)
-            else:
                 self._last = self._both if reuses else engine
                 return result
+            except EngineError as error:
+                failed = str(error)
         result = self._both.run(*inputs)  # if this fails too, the frame is bad or the device is lost
         self._last = self._both
         if reuses:
@@ -136,6 +130,7 @@ class CompanionEngine:
         self._kept = {name: given[name].copy() for name in _IR_INPUTS if name in given}
 
 
+@dataclass
 class _Own:
     """Companion: not requested yet, being opened, ready or dropped.
 
@@ -143,46 +138,34 @@ class _Own:
     while this one is still being opened.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        stream: str,
-        both: ModelInfo,
-        on_cpu: bool,
-        open_it: Callable[[], Engine],
-        report: Callable[[str], None],
-    ) -> None:
-        self._path = path
-        self._stream = stream
-        self._both = both
-        self._on_cpu = on_cpu
-        self._open = open_it
-        self._report = report
-        self._thread: threading.Thread | None = None
-        self.engine: Engine | None = None
+    path: Path
+    stream: str
+    both: ModelInfo
+    on_cpu: bool
+    open_it: Callable[[], Engine]
+    report: Callable[[str], None]
+    thread: threading.Thread | None = None
+    engine: Engine | None = None
 
     def get(self) -> Engine | None:
         """Return the engine once it is ready; the first call starts opening it."""
-        if self._thread is None:
+        if self.thread is None:
             # Not a daemon: the interpreter would exit in the middle of a library's C++, which aborts the process.
-            self._thread = threading.Thread(target=self._prepare, name=f"opens {self._path.name}")
-            self._thread.start()
+            self.thread = threading.Thread(target=self.prepare, name=f"opens {self.path.name}")
+            self.thread.start()
         return self.engine
 
     def drop(self, why: str) -> None:
         """Release the engine for good."""
         self.engine = None
-        line = f"{self._path} is not used ({why}): the two-stream network serves in its place, more slowly"
-        self._report(log_line(line))
+        line = f"{self.path} is not used ({why}): the two-stream network serves in its place, more slowly"
+        self.report(log_line(line))
 
     def prepare(self) -> None:
-        """Open the graph now, on the caller's thread."""
-        self._thread = threading.current_thread()
-        self._prepare()
-
-    def _prepare(self) -> None:
+        """Open the graph, on the caller's thread."""
+        self.thread = threading.current_thread()
         try:
-            engine = self._open()
+            engine = self.open_it()
             if problem := self._mismatch(engine):
                 raise BundleError(problem)
             warm_ms = warm_up(engine)
@@ -192,27 +175,31 @@ class _Own:
             self.drop(f"{type(error).__name__}: {error}")
         else:
             self.engine = engine
-            log.info("opened %s: %s, warm-up %.0f ms", self._path, engine.label, warm_ms)
+            log.info("opened %s: %s, warm-up %.0f ms", self.path, engine.label, warm_ms)
 
     def _mismatch(self, engine: Engine) -> str:
         """Return why the graph does not belong to the model; "" if it does."""
-        wanted, found = (info.provenance.get(WEIGHTS_KEY) for info in (self._both, engine.info))
+        both, info = self.both, engine.info
+        wanted, found = both.provenance.get(WEIGHTS_KEY), info.provenance.get(WEIGHTS_KEY)
         if wanted is None or wanted != found:
             return (
                 "it was exported from another checkpoint than the model file, or by older software: export both again "
                 "with 'spectradino export --streams all'"
             )
-        if self._stream == "reuse" and engine.info.features != self._both.features:
+        reuses = self.stream == "reuse"
+        if reuses and info.features != both.features:
             return (
-                f"it takes infrared features {list(engine.info.features)}, the model file gives "
-                f"{list(self._both.features)}: export both again with 'spectradino export --streams all'"
+                f"it takes infrared features {list(info.features)}, the model file gives {list(both.features)}: "
+                "export both again with 'spectradino export --streams all'"
             )
-        if engine.info.inputs != self._both.inputs:
+        if info.inputs != both.inputs:
             return (
-                f"it takes {engine.info.inputs} inputs, the model file takes {self._both.inputs} inputs: export both "
-                "with the same --inputs"
+                f"it takes {info.inputs} inputs, the model file takes {both.inputs} inputs: export both with the same "
+                "--inputs"
             )
-        precision, wanted = file_precision(engine.info), file_precision(self._both)
-        if self._stream == "reuse" and precision != wanted:
-            return f"it computes in {precision}, the model file in {wanted}: convert both, or neither"
-        return "it runs on the CPU only" if computes_on_cpu(engine) and not self._on_cpu else ""
+        if reuses and file_precision(info) != file_precision(both):
+            return (
+                f"it computes in {file_precision(info)}, the model file in {file_precision(both)}: convert both, or "
+                "neither"
+            )
+        return "it runs on the CPU only" if computes_on_cpu(engine) and not self.on_cpu else ""

@@ -14,19 +14,6 @@ import numpy as np
 from spectradino_core.runtime.bundle import BundleError, ModelInfo
 from spectradino_core.runtime.network_inputs import blank_input
 
-__all__ = [
-    "DEVICES",
-    "FEATURES",
-    "Engine",
-    "EngineError",
-    "RawPredictions",
-    "check_outputs",
-    "computes_on_cpu",
-    "raw_predictions",
-    "streams_label",
-    "warm_up",
-]
-
 DEVICES = ("auto", "cpu", "cuda", "tensorrt", "openvino", "openvino:CPU", "openvino:GPU", "openvino:NPU")
 FEATURES = "ir_features"
 """Output of a two-stream network with its infrared features."""
@@ -42,29 +29,23 @@ class EngineError(RuntimeError):
 
 
 class Engine(Protocol):
-    """Interface of an inference engine."""
+    """Interface of an inference engine.
+
+    Attributes:
+        label: name of runtime and device, for logs and diagnostics.
+        on_cpu: whether it is the CPU engine (ONNX Runtime, torch) that others are compared with and fall back to.
+    """
 
     info: ModelInfo
 
     @property
-    def label(self) -> str:
-        """Name of runtime and device, for logs and diagnostics."""
-        ...
+    def label(self) -> str: ...
 
     @property
-    def on_cpu(self) -> bool:
-        """Whether it is the CPU engine (ONNX Runtime, torch) that others are compared with and fall back to."""
-        ...
+    def on_cpu(self) -> bool: ...
 
     def run(self, *inputs: np.ndarray) -> RawPredictions:
-        """Run one forward pass.
-
-        Args:
-            inputs: arrays of `network_inputs.signature`, in its order, in the form `info.inputs`.
-
-        Raises:
-            EngineError: inference failed on this frame.
-        """
+        """Run one forward pass on the arrays of `network_inputs.signature`; EngineError if it fails on this frame."""
         ...
 
 
@@ -80,8 +61,7 @@ def warm_up(engine: Engine) -> float:
     """Run one pass over blank input as warm-up and self-test; return its milliseconds.
 
     Raises:
-        EngineError: inference failed.
-        BundleError: the outputs do not match the classes in the model's description.
+        EngineError, BundleError: inference failed; the outputs do not match the classes in the model's description.
     """
     info, blank = engine.info, blank_input(engine.info)
     start = perf_counter()
@@ -97,16 +77,7 @@ def warm_up(engine: Engine) -> float:
 
 
 def check_outputs(info: ModelInfo, classes: int, has_mask: bool) -> None:
-    """Check a graph's outputs against its description.
-
-    Args:
-        info: model description.
-        classes: C of the graph's scores, 0 without a detection head.
-        has_mask: whether the graph has a mask output.
-
-    Raises:
-        BundleError: outputs and description differ.
-    """
+    """Raise BundleError if a graph's outputs, scores of C `classes` and perhaps a mask, differ from its description."""
     named = len(info.box_classes)
     if classes != named or has_mask is not bool(info.mask_classes):
         raise BundleError(

@@ -19,21 +19,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "abandon",
-    "context_problem",
-    "driver_library",
-    "driver_version",
-    "explain",
-    "gpu_name",
-    "gpu_problem",
-    "leave_process",
-    "missing_library",
-    "page_locked",
-    "preload_libraries",
-    "tensorrt_version",
-]
-
 log = logging.getLogger(__name__)
 
 _MIN_FREE_MB = 1024
@@ -41,11 +26,7 @@ _MIN_FREE_MB = 1024
 
 
 def driver_library() -> Any:
-    """Load the driver's library.
-
-    Raises:
-        OSError: there is none.
-    """
+    """Load the driver's library; OSError if there is none."""
     return ctypes.CDLL("libcuda.so.1")
 
 
@@ -111,11 +92,7 @@ def _pip_library_folders(site_packages: Path) -> list[Path]:
 
 
 def missing_library(provider: str = "cuda") -> str:
-    """Return the missing library of an ONNX Runtime provider, such as "libcudnn.so.9"; "" if none is missing.
-
-    Args:
-        provider: "cuda" or "tensorrt".
-    """
+    """Return the missing library ("libcudnn.so.9") of a provider, "cuda" or "tensorrt"; "" if none is missing."""
     try:
         import onnxruntime as ort
     except ImportError:
@@ -157,22 +134,29 @@ def explain(error: str) -> str:
     return next((remedy for pattern, remedy in known if re.search(pattern, error, re.IGNORECASE)), "")
 
 
-def gpu_problem(driver: Any = None, gpu_id: int = 0) -> str:
-    """Why a GPU cannot compute for this process; empty if it can and has free memory.
+def gpu_problem(driver: Any = None, gpu_id: int = 0, min_free_mb: int = _MIN_FREE_MB) -> str:
+    """Why a GPU cannot compute for this process; empty if it can and has `min_free_mb` of free memory (0: any).
 
     Tested by writing to its memory in the primary context, which all libraries of a process share: a context poisoned
     by a failed kernel returns that error until the process ends.
-
-    Args:
-        driver: the driver's library; None: load it.
-        gpu_id: which GPU.
     """
-    return _problem(driver, gpu_id, _MIN_FREE_MB)
+    try:
+        driver = driver or driver_library()
+        return _memory_problem(driver, gpu_id, min_free_mb)
+    except OSError as error:
+        return f"there is no NVIDIA driver: {error}"
+    except AttributeError as error:
+        return f"the NVIDIA driver is too old: {error}"
+    except _FailedCallError as error:
+        name = _error_name(driver, error.args[1])
+        if name == "CUDA_ERROR_OUT_OF_MEMORY" and not min_free_mb:
+            return ""
+        return f"{error.args[0]} returned {name}"
 
 
 def context_problem(driver: Any = None, gpu_id: int = 0) -> str:
     """Like `gpu_problem`, but ignore full memory: only problems that no new session in this process can fix."""
-    return _problem(driver, gpu_id, 0)
+    return gpu_problem(driver, gpu_id, min_free_mb=0)
 
 
 _abandoned: list[Any] = []
@@ -192,21 +176,6 @@ def leave_process(code: int) -> None:
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
-
-
-def _problem(driver: Any, gpu_id: int, least_free_mb: int) -> str:
-    try:
-        driver = driver or driver_library()
-        return _memory_problem(driver, gpu_id, least_free_mb)
-    except OSError as error:
-        return f"there is no NVIDIA driver: {error}"
-    except AttributeError as error:
-        return f"the NVIDIA driver is too old: {error}"
-    except _FailedCallError as error:
-        name = _error_name(driver, error.args[1])
-        if name == "CUDA_ERROR_OUT_OF_MEMORY" and not least_free_mb:
-            return ""
-        return f"{error.args[0]} returned {name}"
 
 
 class _FailedCallError(Exception):
@@ -235,11 +204,11 @@ def _primary_context(driver: Any, gpu_id: int) -> Iterator[None]:
         driver.cuDevicePrimaryCtxRelease_v2(device)
 
 
-def _memory_problem(driver: Any, gpu_id: int, least_free_mb: int) -> str:
+def _memory_problem(driver: Any, gpu_id: int, min_free_mb: int) -> str:
     memory, free, total = ctypes.c_uint64(), ctypes.c_size_t(), ctypes.c_size_t()
     with _primary_context(driver, gpu_id):
         _call(driver, "cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
-        if free.value < least_free_mb << 20:
+        if free.value < min_free_mb << 20:
             return f"only {free.value >> 20} of its {total.value >> 20} MiB are free"
         _call(driver, "cuMemAlloc_v2", ctypes.byref(memory), ctypes.c_size_t(4096))
         try:
@@ -270,14 +239,7 @@ class _PageLocked:
 
 
 def page_locked(shape: Sequence[int], kind: Any, gpu_id: int = 0, driver: Any = None) -> np.ndarray | None:
-    """Allocate an array in page-locked memory, which a GPU reads without an extra copy; None if not available.
-
-    Args:
-        shape: shape of the array.
-        kind: NumPy type.
-        gpu_id: GPU that reads it.
-        driver: the driver's library; None: load it.
-    """
+    """Allocate an array in page-locked memory, which a GPU reads without an extra copy; None if not available."""
     try:
         return np.asarray(_PageLocked(driver or driver_library(), gpu_id, shape, np.dtype(kind)))
     except (OSError, AttributeError, _FailedCallError) as error:

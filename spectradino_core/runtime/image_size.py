@@ -9,8 +9,6 @@ import re
 import struct
 from collections.abc import Callable
 
-__all__ = ["MAX_FILE_PIXELS", "MAX_SIDE", "claimed_size", "size_fault"]
-
 MAX_SIDE = 1 << 16
 """No camera has more rows or columns; a header that claims more is damaged."""
 

@@ -14,8 +14,6 @@ import numpy as np
 
 from spectradino_core.calibration.registration import Registration, Size
 
-__all__ = ["MotionCompensation", "global_shift", "small_grey"]
-
 _WIDTH = 160
 _MIN_SHIFT_PX = 1.5
 """Below this the kept infrared features serve, which is worth more than a shift of a pixel."""
@@ -26,11 +24,7 @@ _MIN_RESPONSE = 0.03
 
 
 def small_grey(rgb: np.ndarray) -> np.ndarray:
-    """Return the logarithm of an RGB image's green channel, float32 [h', 160]: dark and bright scenes count alike.
-
-    Args:
-        rgb: uint8 [h, w, 3].
-    """
+    """Return the logarithm of an RGB image's green channel, float32 [h', 160]: dark and bright scenes count alike."""
     height, width = rgb.shape[:2]
     step = max(1, width // (2 * _WIDTH))
     size = (_WIDTH, max(2, round(_WIDTH * height / width)))
@@ -39,10 +33,7 @@ def small_grey(rgb: np.ndarray) -> np.ndarray:
 
 
 def global_shift(before: np.ndarray, after: np.ndarray) -> tuple[float, float, float]:
-    """Measure how far the content of an image moved, by phase correlation.
-
-    Args:
-        before, after: images of `small_grey`, of one shape.
+    """Measure how far the content of an image of `small_grey` moved, by phase correlation.
 
     Returns:
         Shift to the right and down in pixels of these images, and the height of the correlation peak, 0..1.
@@ -62,13 +53,9 @@ class MotionCompensation:
     def __call__(
         self, rgb: np.ndarray, ir_size: Size, ir_key: object, registration: Registration | None
     ) -> Registration | None:
-        """Return the registration for a pair.
+        """Return the registration for an RGB image uint8 [h, w, 3] and the infrared frame that `ir_key` identifies.
 
-        Args:
-            rgb: uint8 [h, w, 3].
-            ir_size: (width, height) of the infrared frame.
-            ir_key: identifies the infrared frame, see `Pipeline`.
-            registration: IR-to-RGB mapping of a camera that stands still; None: over the whole RGB image.
+        `registration` is that of a camera that stands still; None: over the whole RGB image.
 
         Raises:
             RegistrationError: the registration is not for images of these sizes.

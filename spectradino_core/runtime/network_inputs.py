@@ -14,8 +14,6 @@ Letters: H x W the network's input.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 
 from spectradino_core.calibration.registration import Registration
@@ -30,12 +28,15 @@ from spectradino_core.runtime.preprocess import (
 )
 from spectradino_core.thermal import ThermalNormaliser
 
-__all__ = ["NetworkInput", "NetworkInputs", "blank_input", "inputs_of", "signature"]
-
 NetworkInput = tuple[np.ndarray, ...]
 """Arrays for `Engine.run`, in the order of `signature`."""
-_OF_STREAM = {"rgb": ("rgb", "content"), "ir": ("ir", "ir_gain"), "reuse": ("rgb", "content", "ir_features")}
-"""Input names of a network that does not take both images."""
+_INPUTS = {
+    "both": ("rgb", "content", "ir", "ir_gain", "present"),
+    "rgb": ("rgb", "content"),
+    "ir": ("ir", "ir_gain"),
+    "reuse": ("rgb", "content", "ir_features"),
+}
+_ONLY_RAW = ("content", "ir_gain")
 
 
 def signature(info: ModelInfo) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
@@ -55,25 +56,17 @@ def signature(info: ModelInfo) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
         ir_gain: scale of one count, such that the range ends at 1; 0 if the stream is absent.
     """
     width, height = info.input_size
-    if info.inputs == "raw":
-        arrays: dict[str, tuple[type, tuple[int, ...]]] = {
-            "rgb": (np.uint8, (1, height, width, 3)),
-            "content": (np.int32, (2,)),
-            "ir": (np.float32, (1, 1, height, width)),
-            "ir_gain": (np.float32, (1,)),
-            "present": (np.float32, (2,)),
-        }
-    else:
-        arrays = {
-            "rgb": (np.float32, (1, 3, height, width)),
-            "ir": (np.float32, (1, 1, height, width)),
-            "present": (np.float32, (2,)),
-        }
-    arrays["ir_features"] = (np.float32, tuple(info.features))
-    if info.streams == "both":
-        del arrays["ir_features"]
-    wanted = _OF_STREAM.get(info.streams, tuple(arrays))
-    return {name: (np.dtype(kind), shape) for name, (kind, shape) in arrays.items() if name in wanted}
+    is_raw = info.inputs == "raw"
+    arrays: dict[str, tuple[type, tuple[int, ...]]] = {
+        "rgb": (np.uint8, (1, height, width, 3)) if is_raw else (np.float32, (1, 3, height, width)),
+        "content": (np.int32, (2,)),
+        "ir": (np.float32, (1, 1, height, width)),
+        "ir_gain": (np.float32, (1,)),
+        "ir_features": (np.float32, info.features),
+        "present": (np.float32, (2,)),
+    }
+    names = [name for name in arrays if name in _INPUTS[info.streams] and (is_raw or name not in _ONLY_RAW)]
+    return {name: (np.dtype(arrays[name][0]), arrays[name][1]) for name in names}
 
 
 def blank_input(info: ModelInfo) -> NetworkInput:
@@ -84,8 +77,19 @@ def blank_input(info: ModelInfo) -> NetworkInput:
     return tuple(arrays.values())
 
 
-class NetworkInputs(Protocol):
-    """Converts pairs to one form of inputs, in buffers that the next call overwrites."""
+class NetworkInputs:
+    """Converts pairs to a model's form of inputs, in buffers that the next call overwrites."""
+
+    def __init__(self, info: ModelInfo) -> None:
+        self._names = list(signature(info))
+        self._streams = info.streams
+        self._is_raw = info.inputs == "raw"
+        arrays = signature(info.with_(streams="both", features=()))
+        self._images = (arrays["rgb"], arrays["ir"])
+        self._of: Letterbox | None = None
+        self._rgb = self._ir = np.zeros(0)
+        self._gain = np.float32(0)
+        self._held: tuple[object, Registration | None] | None = None
 
     def __call__(
         self,
@@ -96,147 +100,69 @@ class NetworkInputs(Protocol):
         registration: Registration | None = None,
         ir_key: object | None = None,
     ) -> NetworkInput:
-        """
-        Args:
-            rgb: uint8 [h, w, 3] in RGB order, or None: the stream is absent.
-            infrared: raw counts, uint8 or uint16 [h', w'], or None, likewise.
-            letterbox: geometry of the image in the input.
-            normaliser: converts counts to input; updates its state with the frame.
-            registration: IR-to-RGB mapping; None: the IR image covers the whole RGB image.
-            ir_key: identifies the infrared frame; if it is the object of the previous call, that input is kept.
+        """Convert a pair; arguments and errors are those of `preprocess`, None for a stream that is absent.
 
-        Raises:
-            FrameError, ThermalError, RegistrationError: see `preprocess`.
+        `ir_key` identifies the infrared frame: if it is the object of the previous call, that input is kept. The
+        normaliser's state is updated with a new frame. FrameError also for a stream that the network does not take.
         """
-        ...
+        has_rgb, has_infrared = rgb is not None, infrared is not None
+        if self._streams != "both" and (has_rgb, has_infrared) != (self._streams == "rgb", self._streams == "ir"):
+            raise FrameError(f"this network takes frames of the {self._streams} camera only")
+        self._fit_buffers(letterbox)
+        self._convert_rgb(rgb, letterbox)
+        self._convert_infrared(infrared, letterbox, normaliser, registration, ir_key)
+        arrays: dict[str, np.ndarray] = {
+            "rgb": self._rgb[None],
+            "content": np.array(letterbox.content if has_rgb else (0, 0), np.int32),
+            "ir": self._ir[None],
+            "ir_gain": np.array([self._gain if has_infrared else 0], np.float32),
+            "present": np.array([has_rgb, has_infrared], np.float32),
+        }
+        return tuple(arrays[name] for name in self._names)
 
     def forget(self) -> None:
         """Forget the infrared frame of the previous call, whatever its key."""
-        ...
-
-
-def inputs_of(info: ModelInfo) -> NetworkInputs:
-    """Return the converter for a model's form of inputs. For a single-stream network it refuses the other's frames."""
-    both = info.with_(streams="both")
-    made = _Raw(both) if info.inputs == "raw" else _Normalised(both)
-    return made if info.streams == "both" else _SingleStream(info, made)
-
-
-class _Inputs:
-    """Reused buffers of the two images: much cheaper than fresh memory."""
-
-    def __init__(self, info: ModelInfo) -> None:
-        self._info = info
-        self._of: Letterbox | None = None
-        self._rgb = self._ir = np.zeros(0)
-        self._held: tuple[object, Registration | None] | None = None
-
-    def _buffers(self, letterbox: Letterbox) -> tuple[np.ndarray, np.ndarray]:
-        """Return the inputs "rgb" and "ir" without batch axis; 0 outside the image whatever the last frame was."""
-        if self._of != letterbox:
-            arrays = signature(self._info)
-            self._rgb, self._ir = (np.zeros(shape[1:], kind) for kind, shape in (arrays["rgb"], arrays["ir"]))
-            self._of = letterbox
-            self._held = None
-        return self._rgb, self._ir
-
-    def _is_held(self, ir_key: object | None, registration: Registration | None, normaliser: ThermalNormaliser) -> bool:
-        """Return whether the infrared input of the previous call is that of this frame; else it is released."""
-        is_same = self._held is not None and ir_key is self._held[0]
-        if is_same and self._held is not None and registration == self._held[1]:
-            return True
-        self._held, normaliser.follows = None, not is_same  # a frame that is only moved must not move the range again
-        return False
-
-    def _hold(self, ir_key: object | None, registration: Registration | None) -> None:
-        """Remember the frame whose infrared input is complete; one that raised an error must not be held."""
-        self._held = None if ir_key is None else (ir_key, registration)
-
-    def forget(self) -> None:
-        """See `NetworkInputs`."""
         self._held = None
 
+    def _fit_buffers(self, letterbox: Letterbox) -> None:
+        """Keep the buffers, as fresh memory costs much, unless the image's place in them has changed."""
+        if self._of != letterbox:
+            self._rgb, self._ir = (np.zeros(shape[1:], kind) for kind, shape in self._images)
+            self._of, self._held = letterbox, None
 
-class _Normalised(_Inputs):
-    def __call__(
-        self,
-        rgb: np.ndarray | None,
-        infrared: np.ndarray | None,
-        letterbox: Letterbox,
-        normaliser: ThermalNormaliser,
-        registration: Registration | None = None,
-        ir_key: object | None = None,
-    ) -> NetworkInput:
-        rgb_in, ir_in = self._buffers(letterbox)
-        if rgb is None:
-            rgb_in[...] = 0
-        else:
-            rgb_input(rgb, letterbox, rgb_in)
-        if infrared is None:
-            ir_in[...] = 0
-            self._held = None
-        elif not self._is_held(ir_key, registration, normaliser):
-            infrared_input(infrared, letterbox, normaliser, registration, ir_in)
-            self._hold(ir_key, registration)
-        return rgb_in[None], ir_in[None], _present(rgb, infrared)
-
-
-class _Raw(_Inputs):
-    _gain = np.float32(0)
-
-    def __call__(
-        self,
-        rgb: np.ndarray | None,
-        infrared: np.ndarray | None,
-        letterbox: Letterbox,
-        normaliser: ThermalNormaliser,
-        registration: Registration | None = None,
-        ir_key: object | None = None,
-    ) -> NetworkInput:
-        rgb_in, ir_in = self._buffers(letterbox)
+    def _convert_rgb(self, rgb: np.ndarray | None, letterbox: Letterbox) -> None:
         width, height = letterbox.content
-        content = (0, 0)
         if rgb is not None:
-            scaled_rgb(rgb, letterbox, rgb_in[:height, :width])
-            content = letterbox.content
-        if infrared is not None and not self._is_held(ir_key, registration, normaliser):
-            small, valid = scaled_infrared(infrared, letterbox, registration, normaliser.valid_pixels(infrared))
-            _, self._gain = normaliser.above_low(small, valid, ir_in[0, :height, :width])
-            self._hold(ir_key, registration)
-        gain = np.float32(0) if infrared is None else self._gain
-        return (
-            rgb_in[None],
-            np.array(content, np.int32),
-            ir_in[None],
-            np.array([gain], np.float32),
-            _present(rgb, infrared),
-        )
+            if self._is_raw:
+                scaled_rgb(rgb, letterbox, self._rgb[:height, :width])
+            else:
+                rgb_input(rgb, letterbox, self._rgb)
+        elif not self._is_raw:  # a raw network hides what is outside `content`
+            self._rgb[...] = 0
 
-
-class _SingleStream:
-    def __init__(self, info: ModelInfo, both: NetworkInputs) -> None:
-        names = list(signature(info.with_(streams="both")))
-        self._places = [names.index(name) for name in signature(info) if name in names]
-        self._stream = info.streams
-        self._both = both
-
-    def forget(self) -> None:
-        self._both.forget()
-
-    def __call__(
+    def _convert_infrared(
         self,
-        rgb: np.ndarray | None,
         infrared: np.ndarray | None,
         letterbox: Letterbox,
         normaliser: ThermalNormaliser,
-        registration: Registration | None = None,
-        ir_key: object | None = None,
-    ) -> NetworkInput:
-        if (rgb is not None, infrared is not None) != (self._stream == "rgb", self._stream == "ir"):
-            raise FrameError(f"this network takes frames of the {self._stream} camera only")
-        arrays = self._both(rgb, infrared, letterbox, normaliser, registration, ir_key)
-        return tuple(arrays[place] for place in self._places)
-
-
-def _present(rgb: np.ndarray | None, infrared: np.ndarray | None) -> np.ndarray:
-    return np.array([rgb is not None, infrared is not None], np.float32)
+        registration: Registration | None,
+        ir_key: object | None,
+    ) -> None:
+        if infrared is None:
+            if not self._is_raw:  # a raw network multiplies by a gain of 0
+                self._ir[...] = 0
+                self._held = None
+            return
+        is_same = self._held is not None and ir_key is self._held[0]
+        if is_same and self._held is not None and registration == self._held[1]:
+            return
+        self._held = None  # of a frame that raises an error, nothing is held
+        normaliser.follows = not is_same  # a frame that is only moved must not move the range again
+        if self._is_raw:
+            width, height = letterbox.content
+            small, valid = scaled_infrared(infrared, letterbox, registration, normaliser.valid_pixels(infrared))
+            _, self._gain = normaliser.above_low(small, valid, self._ir[0, :height, :width])
+        else:
+            infrared_input(infrared, letterbox, normaliser, registration, self._ir)
+        if ir_key is not None:
+            self._held = (ir_key, registration)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from spectradino_core.runtime.binding import BoundSession
 from spectradino_core.runtime.bundle import METADATA_KEY, BundleError, ModelInfo
 from spectradino_core.runtime.engine import (
     FEATURES,
@@ -20,24 +18,23 @@ from spectradino_core.runtime.engine import (
     raw_predictions,
     streams_label,
 )
-from spectradino_core.runtime.gpu import explain
+from spectradino_core.runtime.gpu import explain, page_locked
 from spectradino_core.runtime.network_inputs import signature
 from spectradino_core.runtime.onnx_file import check_onnx_file
 from spectradino_core.runtime.providers import (
     CPU,
     EngineCandidate,
-    UnavailableError,
     candidates,
+    conversion,
     engine_cache,
+    file_precision,
     prepare_gpu_libraries,
     setup_problem,
 )
-from spectradino_core.runtime.samples import unpack_samples
 from spectradino_core.text import printable
 
-__all__ = ["OnnxEngine", "candidates_of"]
-
 _OUTPUTS = frozenset(("boxes", "scores", "mask"))
+_TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int32)": np.int32, "tensor(int64)": np.int64}
 
 log = logging.getLogger(__name__)
 
@@ -46,16 +43,12 @@ class OnnxEngine:
     """`Engine` of an exported model in ONNX Runtime.
 
     Attributes:
+        metadata: of the file.
         ir_features: infrared features of the last pass, float32 of shape `info.features`; None without that output.
     """
 
     def __init__(self, path: str | Path, device: str | EngineCandidate = "auto", threads: int = 0) -> None:
-        """
-        Args:
-            path: model file.
-            device: one of `DEVICES`, whose first candidate is taken without a parity check; or one candidate of
-                `providers`.
-            threads: CPU threads; 0 leaves it to ONNX Runtime.
+        """Open a model file on a device, one of `DEVICES`, without a parity check, or on a candidate of `providers`.
 
         Raises:
             BundleError: the file is damaged or not a SpectraDINO model.
@@ -75,63 +68,49 @@ class OnnxEngine:
         options.log_severity_level = 4  # its stderr output is not for users and quotes the file; errors raise
         if threads:
             options.intra_op_num_threads = threads
-        if chosen.device != "cpu":
-            prepare_gpu_libraries()
         if chosen.device == "cpu":
             # One plan for all blocks of a pass nearly doubles their memory and is no faster.
             options.enable_mem_pattern = False
+        else:
+            prepare_gpu_libraries()
         # Threads that spin while waiting for the next frame would keep a core busy for nothing.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        with _engine_cache(chosen, path):
+        with engine_cache(chosen, path):
             try:
                 session = _session(path, options, chosen.providers)
             except Exception as error:  # ONNX Runtime's exception types share no base class
-                if chosen.device != "cpu":
-                    raise EngineError(
-                        f"{chosen} could not be set up: {_with_remedy(chosen.device, _first_line(error))}"
-                    ) from None
-                raise BundleError(
-                    f"{path} is not a readable ONNX model (truncated or damaged?): {_first_line(error)}"
-                ) from None
-        self._metadata = session.get_modelmeta().custom_metadata_map
-        if METADATA_KEY not in self._metadata:
+                text = _first_line(error)
+                if chosen.device == "cpu":
+                    raise BundleError(f"{path} is not a readable ONNX model (truncated or damaged?): {text}") from None
+                remedy = setup_problem(chosen.device, text)
+                raise EngineError(f"{chosen} could not be set up: {text}{remedy and f'; {remedy}'}") from None
+        self.metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
+        if METADATA_KEY not in self.metadata:
             raise BundleError(f"{path} is an ONNX model but not of SpectraDINO: create it with 'spectradino export'")
-        self.info = ModelInfo.from_json(self._metadata[METADATA_KEY], path)
+        self.info = ModelInfo.from_json(self.metadata[METADATA_KEY], path)
         self._check_signature(session, path)
-        converted = self.info.provenance.get("converted")
-        if isinstance(converted, dict) and converted.get("precision") == "int8" and "weight_bits" not in converted:
+        if file_precision(self.info) == "int8" and "weight_bits" not in conversion(self.info):
             log.warning(
                 "%s has 8-bit weights whose products saturate on x86 CPUs without VNNI: convert it again",
                 path.name,
             )
-        used = session.get_providers()
-        if used[0] != chosen.needs:
-            remedy = setup_problem(chosen.device, "") or (
-                "check the GPU driver and that onnxruntime-gpu fits the installed CUDA"
-            )
+        used = session.get_providers()[0]
+        if used != chosen.needs:
+            usual = "check the GPU driver and that onnxruntime-gpu fits the installed CUDA"
+            remedy = setup_problem(chosen.device, "") or usual
             raise EngineError(
-                f"device '{chosen.device}' was requested but ONNX Runtime fell back to {used[0]}: {remedy}; or set "
-                "device to 'cpu'"
+                f"device '{chosen.device}' was requested but ONNX Runtime fell back to {used}: {remedy}; or set device "
+                "to 'cpu'"
             )
         self.path = path
         self.ir_features: np.ndarray | None = None
         self._inputs = list(signature(self.info))
-        self._session = session
-        self._bound: BoundSession | None = None
-        if chosen.device != "cpu":
-            session, self._bound = _bound_session(path, options, chosen, session)
-            self._session = session
-        self._outputs = [output.name for output in session.get_outputs()]
         self.on_cpu = chosen.device == "cpu"
-        on = used[0].removesuffix("ExecutionProvider")
+        self._session, self._bound = (session, None) if self.on_cpu else _bound(path, options, chosen, session)
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        on = used.removesuffix("ExecutionProvider") + (f" ({chosen.precision})" if chosen.device == "tensorrt" else "")
         self.label = f"ONNX Runtime {ort.__version__}{streams_label(self.info)} on {on}"
-        if chosen.device == "tensorrt":
-            self.label += f" ({chosen.precision})"
         log.info("%s: %s, input %dx%d", path.name, self.label, *self.info.input_size)
-
-    def samples(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return the model file's sample pairs, see `samples`."""
-        return unpack_samples(self._metadata, self.info, self.path)
 
     def _check_signature(self, session: Any, path: Path) -> None:
         wanted = {name: [*shape] for name, (_, shape) in signature(self.info).items()}
@@ -181,7 +160,7 @@ def _session(path: Path, options: Any, providers: Sequence[tuple[str, dict[str, 
     return session
 
 
-def _bound_session(path: Path, options: Any, chosen: EngineCandidate, session: Any) -> tuple[Any, BoundSession | None]:
+def _bound(path: Path, options: Any, chosen: EngineCandidate, session: Any) -> tuple[Any, BoundSession | None]:
     """Bind a session to fixed GPU memory, as a CUDA graph if CUDA runs every node.
 
     Neither changes a result, and the parity check covers both: each is skipped if it is not available.
@@ -204,36 +183,63 @@ def _bound_session(path: Path, options: Any, chosen: EngineCandidate, session: A
         return session, None
 
 
-@contextmanager
-def _engine_cache(candidate: EngineCandidate, path: Path) -> Iterator[None]:
-    try:
-        with engine_cache(candidate, path):
-            yield
-    except UnavailableError as error:
-        raise EngineError(str(error)) from None
-
-
 def candidates_of(path: Path, device: str, info: ModelInfo | None = None, gpu_id: int = 0) -> list[EngineCandidate]:
-    """Return `providers.candidates` of this installation.
-
-    Raises:
-        EngineError: where `providers.candidates` raises `UnavailableError`.
-    """
+    """Return `providers.candidates` of this installation; also raises its errors."""
     try:
         import onnxruntime as ort
     except ImportError:
         return [CPU]  # opening it reports what is missing
-    try:
-        return candidates(device, ort.get_available_providers(), path, info, gpu_id)
-    except UnavailableError as error:
-        raise EngineError(str(error)) from None
-
-
-def _with_remedy(device: str, text: str) -> str:
-    remedy = setup_problem(device, text)
-    return f"{text}; {remedy}" if remedy else text
+    return candidates(device, ort.get_available_providers(), path, info, gpu_id)
 
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip()
     return printable(text.splitlines()[0], 2000) if text else type(error).__name__
+
+
+class BoundSession:
+    """Session of ONNX Runtime with inputs and outputs bound to fixed device memory. Not thread-safe.
+
+    `InferenceSession.run` allocates and copies all of them at each frame. A CUDA graph also needs fixed addresses,
+    since it replays on the memory that it was captured with. A GPU's inputs pass through page-locked host memory, which
+    the GPU reads directly; the driver would copy other memory to page-locked memory first, at each frame.
+    """
+
+    def __init__(self, session: Any, device: str = "cuda", gpu_id: int = 0) -> None:
+        """Bind a session on "cuda" or "cpu"; ValueError if a shape is not constant, or a type is not supported."""
+        import onnxruntime as ort
+
+        def memory(node: Any) -> Any:
+            if node.type not in _TYPES or not all(isinstance(side, int) for side in node.shape):
+                raise ValueError(f"'{node.name}' is {node.type} {node.shape}: no fixed memory can be allocated for it")
+            return ort.OrtValue.ortvalue_from_shape_and_type(node.shape, _TYPES[node.type], device, gpu_id)
+
+        def host_memory(node: Any) -> np.ndarray:
+            locked = page_locked(node.shape, _TYPES[node.type], gpu_id) if device == "cuda" else None
+            return np.empty(node.shape, _TYPES[node.type]) if locked is None else locked
+
+        self._session = session
+        self._binding = session.io_binding()
+        self._inputs = {node.name: memory(node) for node in session.get_inputs()}
+        self._staged = {node.name: host_memory(node) for node in session.get_inputs()}
+        self._outputs = {node.name: memory(node) for node in session.get_outputs()}
+        for name, value in self._inputs.items():
+            self._binding.bind_ortvalue_input(name, value)
+        for name, value in self._outputs.items():
+            self._binding.bind_ortvalue_output(name, value)
+
+    def run(self, names: Sequence[str], arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """Run one pass on all inputs, which may be overwritten afterwards; return copies of the outputs by name.
+
+        Raises:
+            ValueError: an array is of another type or shape than the graph's.
+        """
+        for name, array in zip(names, arrays, strict=True):
+            staged = self._staged[name]
+            if array.shape != staged.shape or array.dtype != staged.dtype:
+                raise ValueError(f"'{name}' must be {staged.dtype} {staged.shape}, got {array.dtype} {array.shape}")
+            staged[...] = array
+            self._inputs[name].update_inplace(staged)  # returns once the copy is complete
+        self._session.run_with_iobinding(self._binding)
+        # On the CPU `numpy` may return the bound memory itself, which the next pass overwrites.
+        return {name: np.array(value.numpy()) for name, value in self._outputs.items()}

@@ -15,8 +15,6 @@ from spectradino_core.files import FileError, open_file
 from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.text import printable
 
-__all__ = ["check_onnx_file"]
-
 _MAX_FIELDS = 2_000_000
 """A ViT-G has about 100,000; this bounds a maliciously large file to half a second."""
 _MAX_DEPTH = 32
@@ -45,9 +43,6 @@ class _DamagedError(ValueError):
 
 def check_onnx_file(path: Path) -> None:
     """Refuse a model file that is not a regular file, a placeholder, not ONNX, or that references other files.
-
-    Args:
-        path: the .onnx file.
 
     Raises:
         BundleError: the file is one of these; the message names it and the remedy.

@@ -34,14 +34,10 @@ from spectradino_core.runtime.providers import (
 )
 from spectradino_core.text import printable
 
-__all__ = ["OpenVinoEngine", "openvino_candidates", "openvino_config", "openvino_core", "openvino_or_none"]
-
 log = logging.getLogger(__name__)
 
 _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 """OpenVINO's names of precisions."""
-_SHORT = {"CPU": "bf16"}
-"""Precision with half the bits that a device may compute in; other devices: fp16. CPUs emulate fp16 mostly."""
 _TELEMETRY = "openvino_telemetry"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -58,16 +54,7 @@ class OpenVinoEngine:
     """ONNX Runtime on the CPU is the engine to compare with and to fall back to, see `Engine.on_cpu`."""
 
     def __init__(self, path: str | Path, info: ModelInfo, chosen: EngineCandidate, threads: int = 0) -> None:
-        """
-        Args:
-            path: model file that `OnnxEngine` has opened, and thereby checked.
-            info: its description.
-            chosen: one of `openvino_candidates`.
-            threads: CPU threads; 0 leaves it to OpenVINO.
-
-        Raises:
-            EngineError: OpenVINO cannot read the graph or compile it for the device.
-        """
+        """Compile a file that `OnnxEngine` has checked, as one of `openvino_candidates`; EngineError on failure."""
         path = Path(path)
         self._request = _request(path, info, chosen, openvino_config(chosen.target, chosen.precision, threads))
         self.info, self.path = info, path
@@ -92,12 +79,6 @@ class OpenVinoEngine:
 
 def openvino_candidates(device: str, model: Path, info: ModelInfo, gpu_id: int = 0) -> list[EngineCandidate]:
     """List the candidates for running a model in OpenVINO, best first: bf16 or fp16 if the device has it, then fp32.
-
-    Args:
-        device: "openvino" or "openvino:CPU", "openvino:GPU", "openvino:NPU".
-        model: the model file, part of the cache file's name.
-        info: the model's description.
-        gpu_id: which of OpenVINO's GPUs.
 
     Raises:
         EngineError: OpenVINO is not installed or broken, does not have the device, or is no runtime for this file.
@@ -128,27 +109,20 @@ def _candidates(device: str, model: Path, info: ModelInfo, gpu_id: int = 0) -> l
             f"{model.name} is an int8 file, which ONNX Runtime runs faster than OpenVINO: give the fp32 file, or set "
             "device to 'cpu'"
         )
-    short = _SHORT.get(kind, "fp16")
+    short = "bf16" if kind == "CPU" else "fp16"  # CPUs emulate fp16 mostly
     has_short = short.upper() in core.get_property(target, "OPTIMIZATION_CAPABILITIES")
     name = re.sub(r"[^A-Za-z0-9]+", "_", core.get_property(target, "FULL_DEVICE_NAME")).strip("_")
-    precisions = (short, "fp32") if has_short else ("fp32",)
-    caches: list[Path | None] = [None] * len(precisions)
+    key = None
     with suppress(UnavailableError):  # without a home folder the graph is compiled at each start
-        folder, key = cache_root() / "openvino", f"{file_digest(model)}-{target}-{name}-{_version()}"
-        caches = [folder / f"{key}-{precision}.blob" for precision in precisions]
+        key = str(cache_root() / "openvino" / f"{file_digest(model)}-{target}-{name}-{_version()}")
     return [
-        EngineCandidate("openvino", one, cache, target=target) for one, cache in zip(precisions, caches, strict=True)
+        EngineCandidate("openvino", one, None if key is None else Path(f"{key}-{one}.blob"), target=target)
+        for one in ((short, "fp32") if has_short else ("fp32",))
     ]
 
 
 def openvino_config(target: str, precision: str, threads: int = 0) -> dict[str, Any]:
-    """Return OpenVINO's settings of a device, for one frame at a time.
-
-    Args:
-        target: OpenVINO's name of the device.
-        precision: "fp32", "fp16" or "bf16".
-        threads: CPU threads; 0 leaves it to OpenVINO.
-    """
+    """Return OpenVINO's settings of a device by its name there, for one frame at a time."""
     config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[precision]}
     if target == "CPU":
         config["ENABLE_CPU_PINNING"] = False  # pinned threads of two nodes would share the same cores
@@ -173,9 +147,6 @@ def _openvino() -> Any:
 
     On import it reports itself to its vendor over the network and writes an identifier into the home folder. Without
     the package openvino-telemetry it uses a placeholder of its own.
-
-    Raises:
-        EngineError: it is not installed.
     """
     reported = _TELEMETRY in sys.modules
     if not reported:
@@ -198,20 +169,12 @@ def _version() -> str:
 
 @functools.cache
 def openvino_core() -> Any:
-    """Return OpenVINO's registry of devices.
-
-    Raises:
-        EngineError: it is not installed.
-    """
+    """Return OpenVINO's registry of devices; EngineError if it is not installed."""
     return _openvino().Core()
 
 
 def _request(path: Path, info: ModelInfo, chosen: EngineCandidate, config: Mapping[str, Any]) -> Any:
-    """Return a request of the compiled model, which is read from the cache if possible.
-
-    Raises:
-        EngineError: OpenVINO cannot read the graph or compile it.
-    """
+    """Return a request of the compiled model, which is read from the cache if possible."""
     cached, core = chosen.cache, openvino_core()
     if cached is not None and (blob := _read(cached)) is not None:
         try:

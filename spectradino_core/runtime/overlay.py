@@ -12,8 +12,6 @@ from spectradino_core.invalid_counts import InvalidCounts
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.perception_result import PerceptionResult
 
-__all__ = ["BOX_COLOURS", "caption", "draw_overlay", "infrared_to_grey", "jpeg_of"]
-
 BOX_COLOURS = (
     (255, 64, 64),
     (64, 220, 255),
@@ -60,13 +58,9 @@ def jpeg_of(image: np.ndarray) -> bytes:
 
 
 def draw_overlay(image: np.ndarray, result: PerceptionResult, info: ModelInfo, mask_alpha: float = 0.35) -> np.ndarray:
-    """Draw mask, boxes, class names, scores and maximum temperatures, if there are any, over a copy of `image`.
+    """Draw mask, boxes and captions over a copy of `image`, uint8 [h, w, 3] in RGB order, of the result's size.
 
-    Args:
-        image: uint8 [h, w, 3] in RGB order, of the result's size.
-        result: detections and mask.
-        info: class names and colours.
-        mask_alpha: opacity of the mask, 0 (no mask) to 1.
+    `mask_alpha` is the opacity of the mask, 0 (no mask) to 1.
     """
     canvas = image.copy()
     if result.mask is not None and mask_alpha > 0:

@@ -10,8 +10,6 @@ from enum import Enum
 
 import numpy as np
 
-__all__ = ["Mode", "PerceptionResult"]
-
 
 class Mode(str, Enum):
     """Streams that a result is based on."""
@@ -27,12 +25,10 @@ class PerceptionResult:
     """Detections and mask of one pair, in the pixels of the reference camera's source image.
 
     Attributes:
-        boxes: float32 [K, 4], x1 y1 x2 y2 in source pixels, best score first.
-        scores: float32 [K] in 0..1.
+        boxes, scores: float32 [K, 4], x1 y1 x2 y2 in source pixels, and float32 [K] in 0..1, best score first.
         labels: int64 [K], indices into the model's box classes.
         mask: uint8 [H, W], indices into the model's mask classes; None without a segmentation head.
-        mode: the streams used.
-        size: (width, height) of the source image.
+        mode, size: the streams used; (width, height) of the source image.
         steps_ms: wall-clock milliseconds by step, in order: preprocess, engine, postprocess, and tracking with it.
         registered: an IR-only result that was mapped to the RGB image's pixels.
         native: that result before it was mapped, in the IR frame's pixels; None: it was not mapped.

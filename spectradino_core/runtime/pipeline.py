@@ -17,25 +17,27 @@ from spectradino_core.runtime.boxes import select_detections
 from spectradino_core.runtime.engine import Engine, warm_up
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.motion import MotionCompensation
-from spectradino_core.runtime.network_inputs import inputs_of
+from spectradino_core.runtime.network_inputs import NetworkInputs
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 from spectradino_core.runtime.preprocess import FrameError, Letterbox
 from spectradino_core.runtime.tracking import Tracker
 from spectradino_core.thermal import STREAM_SMOOTHING, Smoothing, ThermalContract, ThermalNormaliser
 
-__all__ = ["Pipeline"]
-
 
 class Pipeline:
     """One model on one stream of pairs. Not thread-safe: the thermal range and the input buffers are state.
 
+    Attributes other than `used_registration` may be set between calls.
+
     Attributes:
-        compensate_motion: shift an infrared frame that is used again by the camera's motion, see `motion`; may be set
-            between calls.
+        score_threshold, nms_iou, max_detections, registration: see the constructor.
+        class_thresholds: minimum scores per class, float32 [C], in place of `score_threshold`; None: not used.
+        on_prepared: called in each call after preprocessing and before inference.
+        compensate_motion: shift an infrared frame that is used again by the camera's motion, see `motion`.
         used_registration: IR-to-RGB mapping of the last pair, with that motion.
         tracker: identities of this stream's detections, for who makes use of it.
         masks_from_logits: enlarge the mask logits to the source image instead of the class map, with an engine that
-            keeps them (`source_mask`); for evaluation, may be set between calls.
+            keeps them (`source_mask`); for evaluation.
     """
 
     def __init__(
@@ -51,15 +53,9 @@ class Pipeline:
         """
         Args:
             engine: runs the network; its `info` describes the model.
-            score_threshold: minimum score of a detection, 0..1; None: the model's own.
-            nms_iou: IoU above which the lower-scored of two boxes is dropped, 0..1; None: the model's own.
-            max_detections: maximum number of detections per frame; None: the model's own. It may be set between calls,
-                and so may the two above, and `class_thresholds`: minimum scores per class, float32 [C], in place of
-                `score_threshold`.
-            registration: IR-to-RGB mapping; None: the IR image covers the whole RGB image. It may be set between calls,
-                and so may `on_prepared`, a callback invoked in each call after preprocessing and before inference.
-            thermal: contract from counts to network input; None: the model's own. See
-                `thermal_override.override_contract`.
+            score_threshold, nms_iou, max_detections: as in `ModelInfo`; None: the model's own.
+            registration: IR-to-RGB mapping; None: the IR image covers the whole RGB image.
+            thermal: contract from counts to network input, see `thermal.override_contract`; None: the model's own.
             smoothing: how a percentile range follows the stream; None: no smoothing. Call `reset` before each image of
                 a set that is no stream.
         """
@@ -76,7 +72,7 @@ class Pipeline:
         self.used_registration: Registration | None = None
         self.tracker = Tracker()
         self._motion = MotionCompensation()
-        self._inputs = inputs_of(self.info)
+        self._inputs = NetworkInputs(self.info)
         self._thermal = ThermalNormaliser(self.info.thermal if thermal is None else thermal, smoothing)
 
     @classmethod
@@ -114,9 +110,7 @@ class Pipeline:
             PerceptionResult in pixels of the RGB image, or of the IR frame if there is no RGB image.
 
         Raises:
-            FrameError: both are missing, or the RGB frame is not uint8 [h, w, 3].
-            ThermalError: the IR frame does not fit the thermal contract.
-            RegistrationError: the registration is not for frames of these sizes.
+            FrameError, ThermalError, RegistrationError: see `preprocess`; or both frames are missing.
             EngineError: the engine failed; the pipeline can be called again.
         """
         start = perf_counter()
@@ -146,7 +140,7 @@ class Pipeline:
             scores=scores,
             labels=labels,
             mask=None if mask is None else self._source_mask(mask, letterbox),
-            mode=_mode(rgb, infrared),
+            mode=Mode.IR_ONLY if rgb is None else Mode.RGB_ONLY if infrared is None else Mode.FUSED,
             size=size,
             ir_invalid=None if infrared is None else self._thermal.invalid_fraction,
         )
@@ -166,9 +160,3 @@ class Pipeline:
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             return self.registration  # refused when it is converted
         return self._motion(rgb, (int(infrared.shape[1]), int(infrared.shape[0])), ir_key, self.registration)
-
-
-def _mode(rgb: np.ndarray | None, infrared: np.ndarray | None) -> Mode:
-    if rgb is None:
-        return Mode.IR_ONLY
-    return Mode.RGB_ONLY if infrared is None else Mode.FUSED

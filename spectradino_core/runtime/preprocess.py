@@ -19,19 +19,6 @@ from spectradino_core.modality import IMAGENET_MEAN, IMAGENET_STD
 from spectradino_core.runtime.scaling import fill_invalid, scale, scale_valid, weigh
 from spectradino_core.thermal import ThermalNormaliser
 
-__all__ = [
-    "RGB_BIAS",
-    "RGB_GAIN",
-    "RGB_VALUES",
-    "FrameError",
-    "Letterbox",
-    "infrared_input",
-    "rgb_input",
-    "scaled_infrared",
-    "scaled_rgb",
-    "without_invalid",
-]
-
 RGB_GAIN = np.float32(1.0) / (np.float32(255.0) * np.array(IMAGENET_STD, np.float32))
 RGB_BIAS = np.array(IMAGENET_MEAN, np.float32) / np.array(IMAGENET_STD, np.float32)
 """Normalisation v * gain - bias of values 0..255 by channel; float32 [3] each."""
@@ -45,13 +32,7 @@ class FrameError(ValueError):
 
 @dataclass(frozen=True)
 class Letterbox:
-    """Geometry of a source image in the network's input.
-
-    Attributes:
-        source: (width, height) of the source image in pixels.
-        network: (width, height) of the network's input.
-        content: (width, height) of the scaled image inside it, from the top left corner.
-    """
+    """Geometry, each (width, height): source image, network's input, and scaled content at its top left corner."""
 
     source: tuple[int, int]
     network: tuple[int, int]
@@ -94,27 +75,17 @@ class Letterbox:
 
 
 def scaled_rgb(image: np.ndarray, box: Letterbox, out: np.ndarray | None = None) -> np.ndarray:
-    """Scale an RGB image uint8 [h, w, 3] to the box's `content`, uint8.
-
-    Raises:
-        FrameError: not uint8 [h, w, 3].
-    """
+    """Scale an RGB image to the box's `content`, uint8; FrameError if it is not uint8 [h, w, 3]."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise FrameError(f"an RGB frame must be uint8 [h, w, 3], got {image.dtype} {tuple(image.shape)}")
     return scale(image, box.content, out)
 
 
 def rgb_input(image: np.ndarray, box: Letterbox, out: np.ndarray | None = None) -> np.ndarray:
-    """Convert an RGB image to network input, normalised as DINOv2 expects.
+    """Convert an RGB image, uint8 [h, w, 3], to network input float32 [3, H, W], normalised as DINOv2 expects.
 
-    Args:
-        image: uint8 [h, w, 3] in RGB order.
-        box: geometry of the image in the network's input.
-        out: optional output buffer float32 [3, H, W], 0 outside the image, such as the result of an earlier call with
-            the same `box`; reusing memory is much cheaper than allocating it.
-
-    Returns:
-        float32 [3, H, W].
+    `out` is an optional buffer, 0 outside the image, such as the result of an earlier call with the same `box`: much
+    cheaper than new memory.
 
     Raises:
         FrameError: not uint8 [h, w, 3].
@@ -130,19 +101,14 @@ def rgb_input(image: np.ndarray, box: Letterbox, out: np.ndarray | None = None) 
 def scaled_infrared(
     frame: np.ndarray, box: Letterbox, registration: Registration | None = None, valid: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Scale or warp an IR frame of raw counts to its area in the network's input.
+    """Scale or warp an IR frame of raw counts, uint8 or uint16 [h', w'], to its area in the network's input.
 
     With a registration the frame is warped to the pixels of the RGB image, which `box` places; where the IR camera sees
     nothing, the input is 0, and the contract's percentiles exclude it. Without one it is stretched over the whole RGB
     image whatever its size, assuming that both cameras have the same field of view.
 
-    Args:
-        frame: counts, uint8 or uint16 [h', w'].
-        box: geometry of the image in the network's input.
-        registration: IR-to-RGB mapping.
-        valid: uint8 [h', w'], 255 for valid pixels of the frame, else 0 (see `InvalidCounts`); None: all valid.
-            Invalid pixels are excluded from all averages and filled from their neighbourhood; pixels deep inside an
-            invalid region count as not seen.
+    Invalid pixels (`valid` as of `InvalidCounts`) are filled from their neighbourhood; deep inside an invalid region
+    they count as not seen.
 
     Returns:
         Counts of the frame's type and of the box's `content`; and bool of that size, where the camera sees something,
@@ -167,15 +133,7 @@ def scaled_infrared(
 
 
 def without_invalid(frame: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
-    """Fill the invalid pixels of a frame from their neighbourhood, without scaling.
-
-    Args:
-        frame: counts, uint8 or uint16 [h, w].
-        valid: as in `scaled_infrared`.
-
-    Returns:
-        Counts of the frame's type and shape, the frame itself if all are valid; 0 deep inside invalid regions.
-    """
+    """Fill the invalid pixels of a frame as `scaled_infrared` does, without scaling; 0 deep inside invalid regions."""
     if valid is None:
         return frame
     counts, known = fill_invalid(*weigh(frame, valid))
@@ -191,15 +149,7 @@ def infrared_input(
     registration: Registration | None = None,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Convert an IR frame of raw counts, uint8 or uint16 [h', w'], to network input; see `scaled_infrared`.
-
-    Args:
-        frame, box, registration: as in `scaled_infrared`.
-        normaliser: converts counts to [0, 1].
-        out: output buffer float32 [1, H, W], as in `rgb_input`.
-
-    Returns:
-        float32 [1, H, W] in [0, 1].
+    """Convert an IR frame to network input, float32 [1, H, W] in [0, 1]; see `scaled_infrared`; `out`: see `rgb_input`.
 
     Raises:
         ThermalError: the frame does not fit the model's thermal contract.

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from spectradino_core.runtime.bundle import ModelInfo
+from spectradino_core.runtime.engine import EngineError
 from spectradino_core.runtime.gpu import (
     driver_version,
     explain,
@@ -29,20 +30,6 @@ from spectradino_core.runtime.gpu import (
     tensorrt_version,
 )
 
-__all__ = [
-    "CPU",
-    "EngineCandidate",
-    "UnavailableError",
-    "cache_root",
-    "candidates",
-    "engine_cache",
-    "file_digest",
-    "file_precision",
-    "prepare_gpu_libraries",
-    "runtime_version",
-    "setup_problem",
-]
-
 log = logging.getLogger(__name__)
 
 _CPU, _CUDA, _TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -51,7 +38,10 @@ _OLDEST_TENSORRT = 10
 """8.6, the last version of JetPack 5, supports neither GELU nor the opset of our graphs."""
 
 
-class UnavailableError(ValueError):
+_Providers = tuple[tuple[str, dict[str, Any]], ...]
+
+
+class UnavailableError(EngineError):
     """A device is not available on this machine or in its ONNX Runtime; the message names cause and remedy."""
 
 
@@ -60,8 +50,7 @@ class EngineCandidate:
     """Device, precision and provider options to run a model with.
 
     Attributes:
-        device: "cpu", "cuda", "tensorrt" or "openvino".
-        precision: "fp32", "fp16" or "bf16", of the engine; the file itself may be in half precision.
+        device, precision: "cpu", "cuda", "tensorrt" or "openvino"; "fp32", "fp16" or "bf16", of the engine.
         cache: cache folder of the TensorRT engine, cache file of the OpenVINO engine; None for other devices.
         providers: for ONNX Runtime, in order of preference, each with its options.
         target: OpenVINO's name of the device, such as "CPU" or "GPU.1".
@@ -70,7 +59,7 @@ class EngineCandidate:
     device: str
     precision: str = "fp32"
     cache: Path | None = None
-    providers: tuple[tuple[str, dict[str, Any]], ...] = field(default=((_CPU, {}),), hash=False)
+    providers: _Providers = field(default=((_CPU, {}),), hash=False)
     target: str = ""
 
     @property
@@ -92,27 +81,24 @@ CPU = EngineCandidate("cpu")
 
 def file_precision(info: ModelInfo) -> str:
     """Return the precision of a file's arithmetic: "fp32", or "fp16" or "int8" after `export.convert`."""
-    converted = info.provenance.get("converted")
-    precision = converted.get("precision") if isinstance(converted, dict) else None
+    precision = conversion(info).get("precision")
     return precision if precision in ("fp16", "int8") else "fp32"
+
+
+def conversion(info: ModelInfo) -> dict[str, Any]:
+    """Return the record of `export.convert` in a file's provenance; empty if it was not converted."""
+    converted = info.provenance.get("converted")
+    return converted if isinstance(converted, dict) else {}
 
 
 def candidates(
     device: str, available: Sequence[str], model: Path, info: ModelInfo | None = None, gpu_id: int = 0
 ) -> list[EngineCandidate]:
-    """List the candidates for running a model on a device, best first.
+    """List the candidates for running a model file on a device ("auto", "cpu", "cuda", "tensorrt"), best first.
 
     - "tensorrt": half precision, then single precision, then CUDA. TensorRT 11 takes the file's precision only.
-    - "cuda": CUDA. "cpu": the CPU.
-    - "auto": CUDA if available, then the CPU; only the CPU for int8 files. TensorRT must be requested: building its
-      engine delays the first start by minutes.
-
-    Args:
-        device: "auto", "cpu", "cuda" or "tensorrt".
-        available: providers of this installation.
-        model: the model file, part of the cache folder's name.
-        info: the model's description; None: an fp32 file.
-        gpu_id: which GPU, of those visible to the process.
+    - "auto": CUDA if `available` (the installation's providers), then the CPU; only the CPU for int8 files. TensorRT
+      must be requested: building its engine delays the first start by minutes.
 
     Raises:
         UnavailableError: the device's provider is missing or cannot run this file, the file cannot be read, or there is
@@ -146,13 +132,8 @@ def candidates(
 def _tensorrt_candidates(
     available: Sequence[str], model: Path, info: ModelInfo | None, precision: str, gpu_id: int
 ) -> list[EngineCandidate]:
-    """List TensorRT candidates in the precisions that its version supports for a file.
-
-    Raises:
-        UnavailableError: TensorRT is too old, or the file has operators that it does not support.
-    """
-    converted = {} if info is None else info.provenance.get("converted")
-    fused = converted.get("fused_attentions") if isinstance(converted, dict) else 0
+    """List TensorRT candidates in the precisions that its version supports for a file."""
+    fused = 0 if info is None else conversion(info).get("fused_attentions")
     if fused:
         raise UnavailableError(
             f"{model.name} has {fused} fused attentions, operators of ONNX Runtime that TensorRT does not support, so "
@@ -171,15 +152,14 @@ def _tensorrt_candidates(
         precisions = ["fp16"]
     elif major >= 11:
         precisions = ["fp32"]
-        log.warning(
-            "TensorRT %d.%d runs %s in fp32: for fp16 convert it with 'spectradino convert --precision fp16'",
-            major,
-            minor,
-            model.name,
-        )
+        remedy = "for fp16 convert it with 'spectradino convert --precision fp16'"
+        log.warning("TensorRT %d.%d runs %s in fp32: %s", major, minor, model.name, remedy)
     else:
         precisions = ["fp16", "fp32"]
-    name = _engine_name(model, gpu_id)
+    name = (
+        f"{file_digest(model)}-{gpu_name(gpu_id) or 'gpu'}-tensorrt{major}.{minor}-ort{runtime_version()}-"
+        f"driver{driver_version()}"
+    )
     return [_tensorrt(one, available, name, gpu_id, flags=major < 11) for one in precisions]
 
 
@@ -195,13 +175,8 @@ def _report_idle_gpu(gpu_id: int) -> None:
 
 
 def cache_root() -> Path:
-    """Return the cache folder: $SPECTRADINO_CACHE, else the user's cache folder.
-
-    Raises:
-        UnavailableError: the user has no home folder.
-    """
-    named = os.environ.get("SPECTRADINO_CACHE")
-    if named:
+    """Return the cache folder, $SPECTRADINO_CACHE or the user's; UnavailableError if the user has no home folder."""
+    if named := os.environ.get("SPECTRADINO_CACHE"):
         return Path(named)
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spectradino"
@@ -218,12 +193,7 @@ def engine_cache(
     """Context for opening an engine: create TensorRT's cache folder, log the wait, delete a damaged cache.
 
     An engine file truncated while it was written fails each time, so a failure empties the folder, but only while the
-    GPU works: a failure on a lost GPU, or one with full memory, does not mean that the file is damaged.
-
-    Args:
-        candidate: the candidate whose engine is opened.
-        model: the model file, for the log.
-        problem_of_gpu: why the GPU cannot compute, empty if it can; called after a failure.
+    GPU works (`problem_of_gpu` returns ""): on a lost or full GPU a failure does not mean that the file is damaged.
 
     Raises:
         UnavailableError: the folder cannot be created or written to.
@@ -240,12 +210,8 @@ def engine_cache(
         ) from None
     if not any(folder.glob("*.engine")):
         _check_writable(folder)
-        log.warning(
-            "%s builds an engine of %s for this GPU, which takes minutes, once; it is cached in %s",
-            candidate,
-            model.name,
-            folder,
-        )
+        once = "for this GPU, which takes minutes, once"
+        log.warning("%s builds an engine of %s %s; it is cached in %s", candidate, model.name, once, folder)
     try:
         yield
     except Exception:
@@ -276,10 +242,11 @@ def _forget_damaged(folder: Path, problem_of_gpu: Callable[[], str]) -> None:
 
 
 def _cuda(available: Sequence[str], gpu_id: int) -> EngineCandidate:
-    return EngineCandidate("cuda", providers=_present([(_CUDA, _cuda_options(gpu_id)), (_CPU, {})], available))
+    return EngineCandidate("cuda", providers=_on_cuda(available, gpu_id))
 
 
-def _cuda_options(gpu_id: int) -> dict[str, str]:
+def _on_cuda(available: Sequence[str], gpu_id: int) -> _Providers:
+    """Return CUDA and the CPU, as far as this installation has them."""
     options = {
         "device_id": str(gpu_id),
         # An exhaustive search takes seconds at each start without a gain for a few small convolutions.
@@ -287,10 +254,10 @@ def _cuda_options(gpu_id: int) -> dict[str, str]:
         # The default doubles the arena, up to twice the memory needed; a Jetson shares its memory with the system.
         "arena_extend_strategy": "kSameAsRequested",
     }
-    if _release() >= (1, 18):  # older versions refuse unknown options
+    if tuple(map(int, runtime_version().split(".")[:2])) >= (1, 18):  # older versions refuse unknown options
         # TensorFloat-32 would round every product to 10 bits.
         options["use_tf32"] = "0"
-    return options
+    return tuple((name, its) for name, its in ((_CUDA, options), (_CPU, dict[str, str]())) if name in available)
 
 
 def runtime_version() -> str:
@@ -302,26 +269,8 @@ def runtime_version() -> str:
     return str(ort.__version__)
 
 
-def _release() -> tuple[int, int]:
-    major, minor = runtime_version().split(".")[:2]
-    return int(major), int(minor)
-
-
-def _engine_name(model: Path, gpu_id: int) -> str:
-    """Return the cache name of an engine: file, GPU, and versions of TensorRT, ONNX Runtime and driver."""
-    tensorrt = tensorrt_version()
-    return (
-        f"{file_digest(model)}-{gpu_name(gpu_id) or 'gpu'}-tensorrt{tensorrt[0]}.{tensorrt[1]}-"
-        f"ort{runtime_version()}-driver{driver_version()}"
-    )
-
-
 def file_digest(model: Path) -> str:
-    """Return the first 16 hexadecimal digits of a file's SHA-256.
-
-    Raises:
-        UnavailableError: the file cannot be read.
-    """
+    """Return the first 16 hexadecimal digits of a file's SHA-256; UnavailableError if it cannot be read."""
     try:
         return hashlib.sha256(model.read_bytes()).hexdigest()[:16]
     except OSError as error:
@@ -341,8 +290,7 @@ def _tensorrt(precision: str, available: Sequence[str], name: str, gpu_id: int, 
         options["trt_fp16_enable"] = str(precision == "fp16")
         # LayerNorms that would overflow in half precision run in single precision.
         options["trt_layer_norm_fp32_fallback"] = str(precision == "fp16")
-    providers = _present([(_TENSORRT, options), (_CUDA, _cuda_options(gpu_id)), (_CPU, {})], available)
-    return EngineCandidate("tensorrt", precision, folder, providers)
+    return EngineCandidate("tensorrt", precision, folder, ((_TENSORRT, options), *_on_cuda(available, gpu_id)))
 
 
 def prepare_gpu_libraries() -> None:
@@ -356,12 +304,4 @@ def prepare_gpu_libraries() -> None:
 def setup_problem(device: str, error: str) -> str:
     """Return the missing library, or the remedy of a known error, to append to an error of a GPU session."""
     library = missing_library("tensorrt" if device == "tensorrt" else "cuda")
-    if library:
-        return f"{library} is missing: {explain(library)}"
-    return explain(error)
-
-
-def _present(
-    providers: list[tuple[str, dict[str, Any]]], available: Sequence[str]
-) -> tuple[tuple[str, dict[str, Any]], ...]:
-    return tuple((name, dict(options)) for name, options in providers if name in available)
+    return f"{library} is missing: {explain(library)}" if library else explain(error)

@@ -24,16 +24,6 @@ from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.runtime.engine import Engine, EngineError, RawPredictions, computes_on_cpu, warm_up
 from spectradino_core.runtime.gpu import abandon
 
-__all__ = [
-    "FAILURES",
-    "GOOD_FRAMES",
-    "Condition",
-    "DeviceLostError",
-    "RebuildInterruptedError",
-    "RecoveringEngine",
-    "RecoveryPolicy",
-]
-
 FAILURES = 3
 GOOD_FRAMES = 100
 _FIRST_PAUSE_S = 0.5
@@ -60,16 +50,14 @@ class Condition(Enum):
 
 @dataclass(frozen=True)
 class RecoveryPolicy:
-    """Allowed recovery steps, see the module docstring. `max_rebuilds` >= 0."""
+    """Allowed recovery steps; `max_rebuilds` >= 0."""
 
     max_rebuilds: int = 3
     allow_cpu: bool = True
 
 
 class RecoveringEngine:
-    """`Engine` that reopens its underlying engine.
-
-    Not thread-safe except for `condition`, `label`, `interrupt` and `rearm`.
+    """`Engine` that reopens its underlying engine. Thread-safe are `condition`, `label`, `interrupt` and `rearm` only.
 
     Attributes:
         info: the model's description, from the first opening.
@@ -87,39 +75,33 @@ class RecoveringEngine:
         first_pause_s: float = _FIRST_PAUSE_S,
         context_problem: Callable[[], str] = lambda: "",
     ) -> None:
-        """
+        """Open the engine on a device; raises what `open_on` raises.
+
         Args:
-            open_on: opens the engine on a device, one of `engine.DEVICES`; called here and at each rebuild.
-            device: device to open it on.
+            open_on, device: opens the engine on a device, one of `engine.DEVICES`; also called at each rebuild.
             policy: called at each failure, so that it may change.
             report: called with a log line at each step.
             first_pause_s: pause before the second rebuild; doubles with each further one.
             context_problem: why the GPU cannot compute in this process any more, empty if it can; called after repeated
                 failure on a GPU.
-
-        Raises:
-            BundleError, EngineError: raised by `open_on` at the first opening.
         """
-        self._open_on = open_on
-        self._device = device
-        self._policy = policy
-        self._report = report
-        self._first_pause_s = first_pause_s
+        self._open_on, self._device = open_on, device
+        self._policy, self._report = policy, report
+        self._first_pause_s, self._context_problem = first_pause_s, context_problem
         self._interrupted = threading.Event()
-        self._engine: Engine | None = open_on(device)
-        self.info = self._engine.info
-        self._label, self._on_cpu = self._engine.label, self._engine.on_cpu
-        self._computes_on_cpu = computes_on_cpu(self._engine)
-        self._streak = 0
-        self._good = 0
-        self._spent = 0
-        self._gave_up = ""
+        engine = open_on(device)
+        self.info = engine.info
+        self._use(engine)
+        self._streak = self._good = self._spent = 0
+        self._gave_up = self._poisoned = ""
         self._left_device = False
-        self._poisoned = ""
-        self._context_problem = context_problem
         self.rebuilds = 0
         self.needs_restart = False
         self.condition = Condition.GOOD
+
+    def _use(self, engine: Engine) -> None:
+        self._engine: Engine | None = engine
+        self._label, self._on_cpu, self._computes_on_cpu = engine.label, engine.on_cpu, computes_on_cpu(engine)
 
     @property
     def label(self) -> str:
@@ -137,8 +119,7 @@ class RecoveringEngine:
         """Run one forward pass, see `Engine.run`.
 
         Raises:
-            DeviceLostError: the engine is lost.
-            RebuildInterruptedError: `interrupt` was called during a rebuild.
+            DeviceLostError, RebuildInterruptedError: the engine is lost; `interrupt` was called during a rebuild.
             EngineError: inference failed on this frame; call again with the next.
         """
         if self.condition is Condition.LOST:
@@ -172,12 +153,7 @@ class RecoveringEngine:
         self._streak = self._good = self._spent = 0
 
     def _recover(self, why: str) -> None:
-        """Reopen the engine, on the CPU as a last resort.
-
-        Raises:
-            DeviceLostError: nothing helped.
-            RebuildInterruptedError: `interrupt` was called.
-        """
+        """Reopen the engine, on the CPU as a last resort; raises as `run`."""
         failed, self._engine = self._engine, None
         self.condition = Condition.REBUILDING
         lost, device = self._label, "cpu" if self._left_device else self._device
@@ -249,6 +225,5 @@ class RecoveringEngine:
             return "the model file has been replaced by another model"
         if computes_on_cpu(engine) and device != "cpu" and not self._computes_on_cpu:
             return f"device '{device}' opened on the CPU only"
-        self._engine, self._label, self._on_cpu = engine, engine.label, engine.on_cpu
-        self._computes_on_cpu = computes_on_cpu(engine)
+        self._use(engine)
         return ""

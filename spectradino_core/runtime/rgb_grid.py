@@ -10,30 +10,17 @@ import numpy as np
 from spectradino_core.calibration.registration import Registration, Size
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 
-__all__ = [
-    "boxes_in_infrared_pixels",
-    "in_colour_pixels",
-    "in_infrared_pixels",
-    "infrared_in_colour_pixels",
-    "shift_right",
-]
-
 _UNLABELLED = 255
 
 
 def in_colour_pixels(
     result: PerceptionResult, registration: Registration | None, size: Size, shift_px: float = 0.0
 ) -> PerceptionResult:
-    """Map an IR-only result to the RGB image's pixels; other results are returned unchanged.
+    """Map an IR-only result to an RGB image of `size`; other results are returned unchanged.
 
     A box becomes the bounding box of its four mapped corners, clipped to the RGB image; it is dropped if that is empty,
-    since the RGB camera does not see it. Mask pixels that the IR camera does not see are unlabelled.
-
-    Args:
-        result: the result.
-        registration: IR-to-RGB mapping; None: the IR image covers the whole RGB image.
-        size: (width, height) of the RGB image.
-        shift_px: error of the registration to the right, in RGB pixels.
+    since the RGB camera does not see it. Mask pixels that the IR camera does not see are unlabelled. Without a
+    registration the IR image covers the whole RGB image; `shift_px` is the registration's error to the right.
 
     Raises:
         RegistrationError: the registration is not for images of these sizes.
@@ -55,18 +42,10 @@ def in_colour_pixels(
 
 
 def in_infrared_pixels(result: PerceptionResult, registration: Registration | None, size: Size) -> PerceptionResult:
-    """Map the detections of a result to the IR frame's pixels by the inverse registration; the mask is dropped.
+    """Map the detections of a result to an IR frame of `size` by the inverse registration; the mask is dropped.
 
-    Boxes become bounding boxes as in `in_colour_pixels`; those that the IR camera does not see are dropped. An IR-only
-    result is returned as the network found it.
-
-    Args:
-        result: a result that an IR frame was used for.
-        registration: IR-to-RGB mapping; None: the IR image covers the whole RGB image.
-        size: (width, height) of the IR frame.
-
-    Raises:
-        RegistrationError: the registration is not for images of these sizes.
+    Boxes become bounding boxes as in `in_colour_pixels`, which also has the errors. An IR-only result is returned as
+    the network found it.
     """
     if result.mode is Mode.IR_ONLY:
         return result if result.native is None else result.native
@@ -77,11 +56,7 @@ def in_infrared_pixels(result: PerceptionResult, registration: Registration | No
 def boxes_in_infrared_pixels(
     result: PerceptionResult, registration: Registration | None, size: Size
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Map the boxes of a result to the IR frame's pixels.
-
-    Args:
-        result: a result that an IR frame was used for; of IR alone, one that was not mapped to RGB pixels.
-        registration, size: see `in_infrared_pixels`; so are the errors.
+    """Map the boxes of a result, not yet mapped to RGB pixels, to the IR frame's; see `in_infrared_pixels`.
 
     Returns:
         Boxes float32 [K, 4], and bool [K]: which of them the IR camera sees; the others are meaningless.
@@ -112,10 +87,6 @@ def shift_right(pixels: float) -> np.ndarray:
 
 
 def infrared_in_colour_pixels(image: np.ndarray, registration: Registration, size: Size) -> np.ndarray:
-    """Warp an IR image [h', w', ...] to the pixels of an RGB image of `size` (width, height); black elsewhere.
-
-    Raises:
-        RegistrationError: the registration is not for images of these sizes.
-    """
+    """Warp an IR image [h', w', ...] to the pixels of an RGB image of `size`; black elsewhere."""
     matrix = registration.for_sizes((int(image.shape[1]), int(image.shape[0])), size)
     return cv2.warpPerspective(image, matrix, size)

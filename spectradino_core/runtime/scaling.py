@@ -19,8 +19,6 @@ import threading
 import cv2
 import numpy as np
 
-__all__ = ["fill_invalid", "scale", "scale_valid", "weigh"]
-
 _NEAR_TWO = 0.02
 """Maximum difference of a factor from 2, which bounds the error of the area's outer weights."""
 _HALVED_TWICE = 4.0
@@ -31,15 +29,10 @@ Size = tuple[int, int]
 
 
 def scale(image: np.ndarray, size: Size, out: np.ndarray | None = None) -> np.ndarray:
-    """Resize an image.
+    """Resize an image, uint8 or uint16 [h, w] or uint8 [h, w, 3], to (width, height).
 
-    Args:
-        image: uint8 or uint16 [h, w], or uint8 [h, w, 3].
-        size: (width, height) of the result.
-        out: optional output buffer of the image's type and that size; rows need not be contiguous.
-
-    Returns:
-        `out`, or a new image; the image itself if it has the size already and there is no `out`.
+    `out` is an optional buffer, whose rows need not be contiguous. Without one the image itself is returned if it has
+    the size already.
     """
     before = (image.shape[1], image.shape[0])
     if before == size:
@@ -63,16 +56,7 @@ def scale(image: np.ndarray, size: Size, out: np.ndarray | None = None) -> np.nd
 
 
 def scale_valid(image: np.ndarray, valid: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray | None]:
-    """Resize an image as `scale` does, from its valid pixels only.
-
-    Args:
-        image: uint8 or uint16 [h, w].
-        valid: uint8 [h, w], 255 for valid pixels, else 0.
-        size: (width, height) of the result.
-
-    Returns:
-        As `fill_invalid`.
-    """
+    """Resize an image as `scale` does, from its valid pixels only; see `weigh` and `fill_invalid`."""
     before = (image.shape[1], image.shape[0])
     if not _halves_first(before, size):
         return fill_invalid(*(scale(x, size) for x in weigh(image, valid)))
@@ -119,12 +103,9 @@ def _halved(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _fill_shallow(means: np.ndarray, found: np.ndarray, reached: np.ndarray) -> None:
-    """Fill pixels without weight from their neighbours, up to `_SHALLOW` pixels deep in a hole.
+    """Fill `means` in place where `found`, the weights, are 0, up to `_SHALLOW` pixels deep; sets those weights to 1.
 
-    Args:
-        means: uint8 or uint16 [h, w], filled in place.
-        found: uint8 [h, w], weights, set to 1 where filled.
-        reached: `found` dilated by `_AROUND`.
+    `reached` is `found` dilated by `_AROUND`.
     """
     height, width = means.shape
     flat_means, flat_found = means.reshape(-1), found.reshape(-1)
@@ -145,16 +126,10 @@ def _fill_shallow(means: np.ndarray, found: np.ndarray, reached: np.ndarray) -> 
 
 
 def weigh(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Set the invalid pixels of an image to 0, and return it with the weights of its pixels.
+    """Set the invalid pixels of an image, uint8 or uint16 [h, w], to 0, and return it with the weights of its pixels.
 
-    Scale or warp both alike; `fill_invalid` then divides one by the other.
-
-    Args:
-        image: uint8 or uint16 [h, w].
-        valid: uint8 [h, w], 255 for valid pixels, else 0.
-
-    Returns:
-        Two images of the input's type; weights are 0 or the type's maximum. This thread's next call overwrites them.
+    `valid` is uint8 [h, w], 255 for valid pixels, else 0. The weights are an image of the same type, 0 or its maximum.
+    Scale or warp both alike; `fill_invalid` then divides one by the other. This thread's next call overwrites both.
     """
     weighed, weights = _two_like(image)
     _expand(valid, weights)
@@ -179,10 +154,6 @@ def fill_invalid(image: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np
 
     Pixels without weight are filled from their neighbours, from the third pixel on in a hole from squares of up to four
     pixels. Those farther inside an invalid region stay unknown.
-
-    Args:
-        image: uint8 or uint16 [h, w].
-        weights: of the same type and shape.
 
     Returns:
         An image of the same type and shape; and bool [h, w], which of its pixels are known, None: all.
@@ -223,11 +194,7 @@ def _rows_around(holes: np.ndarray) -> slice:
 
 
 def _coarser(sums: np.ndarray, weights: np.ndarray, levels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Compute weighted means over squares of 2 x 2, or of 4 x 4 and so on where these have no weight.
-
-    Args:
-        sums, weights: float32 [h, w].
-        levels: number of doublings of the side.
+    """Compute weighted means, float32 [h, w], over squares of 2 x 2, or up to `levels` doublings where these are empty.
 
     Returns:
         Means times coverage, and coverage (the fraction of the surrounding squares with weight, 0..1), float32 [h, w].

@@ -17,8 +17,6 @@ from spectradino_core.runtime.perception_result import PerceptionResult
 from spectradino_core.runtime.rgb_grid import boxes_in_infrared_pixels
 from spectradino_core.thermal import ThermalContract
 
-__all__ = ["TemperatureScale", "temperatures_in", "with_temperatures"]
-
 
 @dataclass(frozen=True)
 class TemperatureScale:
@@ -39,14 +37,9 @@ def with_temperatures(
     contract: ThermalContract,
     scale: TemperatureScale,
 ) -> PerceptionResult:
-    """Return a result with the temperatures of its detections.
+    """Return a result of `Pipeline` with the temperatures of its detections in the IR frame, counts uint16 [h, w].
 
-    Args:
-        result: a result that the IR frame was used for, as `Pipeline` returns it.
-        infrared: the frame's raw counts, uint16 [h, w].
-        registration: IR-to-RGB mapping by which the two were fused; None: the IR image covers the whole RGB image.
-        contract: decides which counts are valid.
-        scale: temperature by count.
+    `registration` is the one by which the pair was fused, `contract` decides which counts are valid.
 
     Raises:
         RegistrationError: the registration is not for images of these sizes.
@@ -67,8 +60,7 @@ def temperatures_in(
     Args:
         boxes: float [K, 4], x1 y1 x2 y2 in pixels of the frame, inside it. Pixels whose centres lie in a box count; of
             a box without any, the pixel at its centre does.
-        infrared: raw counts, uint16 [h, w].
-        valid: uint8 [h, w], not 0 at valid pixels; None: all are valid.
+        infrared, valid: raw counts uint16 [h, w]; uint8 [h, w], not 0 at valid pixels, None: all are valid.
         scale: temperature by count.
 
     Returns:

@@ -18,8 +18,6 @@ import numpy as np
 from spectradino_core.runtime.boxes import iou_matrix
 from spectradino_core.runtime.perception_result import PerceptionResult
 
-__all__ = ["WEAK", "Tracker"]
-
 WEAK = 0.5
 """Fraction of the score threshold down to which a detection continues a track."""
 _WIDENED = 0.3
@@ -42,10 +40,9 @@ class _Track:
     """One object; boxes are centre x, centre y, width, height in fractions of the image.
 
     Attributes:
-        box, velocity: state float64 [4] and its change per second.
-        variance: of box, box and velocity, and velocity, float64 [3, 4].
-        label: class index.
-        seen_ns: stamp of its last detection.
+        box, velocity, variance: state float64 [4], its change per second, and the variance of box, box and velocity,
+            and velocity, float64 [3, 4].
+        label, seen_ns: class index; stamp of its last detection.
         name: "" until its second detection in a row, so that single false detections get no identity.
     """
 
@@ -98,14 +95,10 @@ class Tracker:
     """Identities of one stream of results. Not thread-safe.
 
     Attributes:
-        memory_s: time for which an object without a detection keeps its identity.
+        memory_s: time for which an object without a detection keeps its identity; may be set between calls.
     """
 
     def __init__(self, memory_s: float = 1.0) -> None:
-        """
-        Args:
-            memory_s: see the attribute; may be set between calls.
-        """
         self.memory_s = memory_s
         self._tracks: list[_Track] = []
         self._named = 0
@@ -116,15 +109,12 @@ class Tracker:
         self._tracks = []
 
     def __call__(self, result: PerceptionResult, thresholds: np.ndarray, stamp_ns: int) -> tuple[str, ...]:
-        """Follow the detections of one frame.
+        """Return the identity of each detection of a frame, "1", "2" and so on; "" without one, or at its first sight.
 
         Args:
             result: detections down to `WEAK` times the thresholds; weaker ones get no identity.
             thresholds: minimum score of each detection's class, float [K], from which on it may begin a track.
             stamp_ns: time of the frame, which must advance; it may step back a little when the camera changes.
-
-        Returns:
-            The identity of each detection, "1", "2" and so on; "" for one without, or at its first sight.
         """
         tracks = [track for track in self._tracks if abs(stamp_ns - track.seen_ns) <= self.memory_s * 1e9]
         seconds = max(0, stamp_ns - self._last_ns) / 1e9
@@ -159,17 +149,9 @@ class Tracker:
 def _matches(
     boxes: np.ndarray, labels: np.ndarray, candidates: np.ndarray, tracks: list[_Track], min_iou: float, margin: float
 ) -> dict[int, _Track]:
-    """Assign detections to tracks of their class, largest overlap first.
+    """Assign detections, `candidates` by index, to tracks of their class, largest overlap first.
 
-    Args:
-        boxes, labels: of all detections, float64 [K, 4] and int64 [K].
-        candidates: indices of the detections to assign.
-        tracks: N tracks.
-        min_iou: minimum IoU.
-        margin: fraction of its size by which each box grows on every side.
-
-    Returns:
-        Tracks by index of the detection.
+    Each box grows by `margin` times its size on every side. Returns the tracks by index of the detection.
     """
     if not len(candidates) or not tracks:
         return {}

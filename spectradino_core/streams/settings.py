@@ -22,18 +22,19 @@ from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.engine import DEVICES
 from spectradino_core.runtime.perception_result import PerceptionResult
 from spectradino_core.runtime.temperatures import TemperatureScale
-from spectradino_core.runtime.thermal_override import (
-    ABSOLUTE_ZERO,
-    NORMALIZATIONS,
-    override_contract,
-    override_invalid_counts,
-)
 from spectradino_core.streams.clocks import PAIR_BY
 from spectradino_core.streams.decode import FLOAT_UNITS, DecodeOptions
 from spectradino_core.streams.modes import FALLBACKS
 from spectradino_core.streams.pairing import PAIRING
 from spectradino_core.text import printable
-from spectradino_core.thermal import Smoothing, ThermalContract
+from spectradino_core.thermal import (
+    ABSOLUTE_ZERO,
+    NORMALIZATIONS,
+    Smoothing,
+    ThermalContract,
+    override_contract,
+    override_invalid_counts,
+)
 
 TRANSPORTS = ("raw", "compressed", "zstd")
 

@@ -15,8 +15,8 @@ from spectradino_core.data.scene_sets import scene_sample
 from spectradino_core.export.attention import fuse_attention
 from spectradino_core.export.convert import PRECISIONS, convert
 from spectradino_core.export.gpu_operators import UPSAMPLING
-from spectradino_core.export.half import halve
 from spectradino_core.export.onnx_model import ParityError, describe, export
+from spectradino_core.export.precision import halve
 from spectradino_core.modality import Modality
 from spectradino_core.models.perception import Perception
 from spectradino_core.runtime.engines import open_engine

@@ -22,7 +22,7 @@ from spectradino_core.models.perception_checkpoint import save_perception
 from spectradino_core.runtime.bundle import METADATA_KEY, WEIGHTS_KEY, beside
 from spectradino_core.runtime.network_inputs import signature
 from spectradino_core.runtime.onnx_engine import OnnxEngine
-from spectradino_core.runtime.parity import network_inputs
+from spectradino_core.runtime.parity import network_inputs, unpack_samples
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.training.recipes import smoke
 
@@ -85,7 +85,7 @@ def test_companions_model_has_inputs_of_its_stream_and_samples(exported, stream)
     wanted = [stream, auxiliary] if own.info.inputs == "raw" else [stream]
     assert [given.name for given in graph.graph.input] == wanted
     assert own.info.streams == stream
-    assert len(own.samples()) == 2
+    assert len(unpack_samples(own.metadata, own.info, own.path)) == 2
     description = json.loads({p.key: p.value for p in graph.metadata_props}[METADATA_KEY])
     assert description["format"] == 3, "older software rejects it by this"
 

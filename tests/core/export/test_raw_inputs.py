@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from spectradino_core.calibration.registration import Registration, RegistrationError
 from spectradino_core.export.raw_inputs import take_normalised, take_raw
 from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.runtime.network_inputs import blank_input, inputs_of, signature
+from spectradino_core.runtime.network_inputs import NetworkInputs, blank_input, signature
 from spectradino_core.runtime.preprocess import FrameError, Letterbox
 from spectradino_core.thermal import (
     STREAM_SMOOTHING,
@@ -59,7 +59,7 @@ class Seen:
         take_raw(model, self.info)
         onnx.checker.check_model(model, full_check=True)
         self._session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-        self._raw, self._plain = (inputs_of(i) for i in (self.info, self.info.with_(inputs="normalised")))
+        self._raw, self._plain = (NetworkInputs(i) for i in (self.info, self.info.with_(inputs="normalised")))
         self._normalisers = [ThermalNormaliser(contract, STREAM_SMOOTHING) for _ in "ab"]
 
     def __call__(self, rgb, infrared, registration=None):
@@ -158,7 +158,7 @@ def test_absent_stream_is_not_cleared():
     rgb, infrared = frames((77, 53))
     seen.check(rgb, infrared)
     box = Letterbox.fit((77, 53), SIZE)
-    made = inputs_of(seen.info)
+    made = NetworkInputs(seen.info)
     both = [array.copy() for array in made(rgb, infrared, box, ThermalNormaliser(PLAIN))]
     alone = made(None, infrared, box, ThermalNormaliser(PLAIN))
     np.testing.assert_array_equal(alone[0], both[0])

@@ -7,10 +7,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from spectradino_core.runtime import binding, onnx_engine
-from spectradino_core.runtime.binding import BoundSession
+from spectradino_core.runtime import onnx_engine
 from spectradino_core.runtime.network_inputs import signature
-from spectradino_core.runtime.onnx_engine import OnnxEngine
+from spectradino_core.runtime.onnx_engine import BoundSession, OnnxEngine
 from spectradino_core.runtime.providers import EngineCandidate
 from tests.blob_model import make_blob_model
 
@@ -87,7 +86,7 @@ def test_inputs_for_a_gpu_pass_through_page_locked_memory(engine, monkeypatch):
             return getattr(self._value, name)
 
     make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
-    monkeypatch.setattr(binding, "page_locked", lock)
+    monkeypatch.setattr(onnx_engine, "page_locked", lock)
     monkeypatch.setattr(
         onnxruntime.OrtValue, "ortvalue_from_shape_and_type", lambda shape, kind, *_: Value(make(shape, kind))
     )

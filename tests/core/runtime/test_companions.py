@@ -18,7 +18,7 @@ from spectradino_core.runtime.companions import CompanionEngine
 from spectradino_core.runtime.engine import Engine, EngineError
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.onnx_engine import OnnxEngine
-from spectradino_core.runtime.parity_check import first_that_agrees, sample_inputs
+from spectradino_core.runtime.parity import first_that_agrees, sample_inputs
 from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError
@@ -242,7 +242,7 @@ def test_single_stream_models_are_compared_with_the_cpu_on_their_own_samples(mod
     assert len(inputs) == 2
     assert all(len(given) == (2 if reference.info.inputs == "raw" else 1) for given in inputs)
     fast = EngineCandidate("cuda")
-    assert first_that_agrees([fast], lambda _: OnnxEngine(path, "cpu"), lambda: reference, inputs).label
+    assert first_that_agrees([fast], lambda _: OnnxEngine(path, "cpu"), reference, inputs).label
 
     class Wrong(OnnxEngine):
         def run(self, *given):
@@ -250,7 +250,7 @@ def test_single_stream_models_are_compared_with_the_cpu_on_their_own_samples(mod
             return boxes + 2, scores, mask
 
     with pytest.raises(EngineError, match="boxes_px"):
-        first_that_agrees([fast], lambda _: Wrong(path, "cpu"), lambda: reference, inputs)
+        first_that_agrees([fast], lambda _: Wrong(path, "cpu"), reference, inputs)
 
 
 def test_a_single_stream_model_cannot_be_opened_alone(model):

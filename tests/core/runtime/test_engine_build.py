@@ -13,16 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spectradino_core.runtime import engine_build
+from spectradino_core.runtime import engines
 from spectradino_core.runtime.bundle import WEIGHTS_KEY, beside
 from spectradino_core.runtime.companions import CompanionEngine
-from spectradino_core.runtime.engine_build import BuildError, build
-from spectradino_core.runtime.engines import open_engine
+from spectradino_core.runtime.engines import BuildError, build, open_engine
 from spectradino_core.runtime.network_inputs import blank_input
 from spectradino_core.runtime.onnx_engine import OnnxEngine
-from spectradino_core.runtime.parity_check import first_that_agrees, sample_inputs
+from spectradino_core.runtime.parity import RememberedEngine, first_that_agrees, sample_inputs
 from spectradino_core.runtime.providers import EngineCandidate
-from spectradino_core.runtime.remembered import RememberedEngine
 from tests.blob_model import make_blob_model
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -59,12 +57,12 @@ def test_a_builder_that_fails_or_crashes_is_an_error_with_its_last_words(candida
 def test_a_signal_ends_the_builder(candidate, monkeypatch, tmp_path):
     pid = tmp_path / "pid"
     code = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    monkeypatch.setattr(engine_build, "_interrupted", False)
+    monkeypatch.setattr(engines, "_interrupted", False)
 
     def interrupt() -> None:
         while not (pid.is_file() and pid.read_text()):
             time.sleep(0.02)
-        engine_build.interrupt_builds()
+        engines.interrupt_builds()
 
     thread = threading.Thread(target=interrupt)
     thread.start()
@@ -81,7 +79,7 @@ def test_a_signal_ends_the_builder(candidate, monkeypatch, tmp_path):
 def test_the_real_builder_reports_its_error_and_obeys_signals(tmp_path):
     """There is no TensorRT here, which its error must state. It is a separate process with its own exit code."""
     model = make_blob_model(tmp_path / "m.onnx", (28, 14))
-    command = [sys.executable, "-m", "spectradino_core.runtime.engine_build", str(model), "tensorrt", "fp16", "0"]
+    command = [sys.executable, "-m", "spectradino_core.runtime.engines", str(model), "tensorrt", "fp16", "0"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "needs ONNX Runtime's TensorrtExecutionProvider" in done.stdout
@@ -132,7 +130,7 @@ def test_cpu_results_are_cached_and_still_compared(tmp_path):
         counted = Counted(engine)
         remembered = RememberedEngine(counted, tmp_path / "parity", "abc-ort1")
         found = first_that_agrees(
-            [EngineCandidate("cuda")], lambda one: OnnxEngine(path, "cpu"), lambda: engine, inputs, remembered
+            [EngineCandidate("cuda")], lambda one: OnnxEngine(path, "cpu"), engine, inputs, remembered
         )
         assert found.info == engine.info
         assert counted.passes == expected

@@ -17,15 +17,14 @@ import onnx
 import pytest
 from onnx import helper
 
-from spectradino_core.runtime import engines, openvino_engine, parity_check
+from spectradino_core.runtime import engines, openvino_engine, parity
 from spectradino_core.runtime.bundle import WEIGHTS_KEY, beside
 from spectradino_core.runtime.engine import EngineError
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.network_inputs import blank_input
 from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.openvino_engine import OpenVinoEngine, openvino_candidates
-from spectradino_core.runtime.parity import Tolerance, largest_difference
-from spectradino_core.runtime.parity_check import sample_inputs
+from spectradino_core.runtime.parity import Tolerance, largest_difference, sample_inputs
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.providers import EngineCandidate
 from spectradino_core.runtime.recovery import FAILURES, Condition, RecoveringEngine, RecoveryPolicy
@@ -195,7 +194,7 @@ def test_bf16_that_differs_too_much_gives_way_to_fp32(blob, monkeypatch, caplog)
         return [short, replace(short, precision="fp32", cache=short.cache.with_suffix(".fp32"))]
 
     monkeypatch.setattr(engines, "openvino_candidates", both)
-    monkeypatch.setitem(parity_check.TOLERANCES, "bf16", Tolerance(boxes_px=1.0, scores=0.0, mask_differs=0.0))
+    monkeypatch.setitem(parity.TOLERANCES, "bf16", Tolerance(boxes_px=1.0, scores=0.0, mask_differs=0.0))
     with caplog.at_level(logging.INFO):
         assert open_engine(model, "openvino", 1).label.endswith(" on CPU (fp32)")
     assert "OpenVINO on CPU in bf16 is not used: its results differ from the CPU's (scores" in caplog.text

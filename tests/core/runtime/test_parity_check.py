@@ -20,10 +20,20 @@ from spectradino_core.runtime.engine import EngineError
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.network_inputs import blank_input
 from spectradino_core.runtime.onnx_engine import OnnxEngine
-from spectradino_core.runtime.parity import Difference, Tolerance, largest_difference, network_inputs
-from spectradino_core.runtime.parity_check import TOLERANCES, first_that_agrees, sample_inputs
+from spectradino_core.runtime.parity import (
+    SAMPLES_KEY,
+    TOLERANCES,
+    Difference,
+    Tolerance,
+    drawn_samples,
+    first_that_agrees,
+    largest_difference,
+    network_inputs,
+    pack_samples,
+    sample_inputs,
+    unpack_samples,
+)
 from spectradino_core.runtime.providers import CPU, EngineCandidate, UnavailableError, candidates, engine_cache
-from spectradino_core.runtime.samples import SAMPLES_KEY, drawn_samples, pack_samples, unpack_samples
 from spectradino_core.thermal import ThermalContract
 from tests.blob_model import make_blob_model
 
@@ -41,7 +51,8 @@ def model(request, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def inputs(model):
     engine = OnnxEngine(model, device="cpu")
-    return [given for rgb, ir in engine.samples() for given in network_inputs(rgb, ir, engine.info)]
+    samples = unpack_samples(engine.metadata, engine.info, engine.path)
+    return [given for rgb, ir in samples for given in network_inputs(rgb, ir, engine.info)]
 
 
 class Altered:
@@ -62,13 +73,13 @@ def shifted(pixels):
 def test_an_engine_that_agrees_serves_and_is_logged(model, inputs, caplog):
     good = Altered(model, shifted(0.01))
     with caplog.at_level(logging.INFO):
-        assert first_that_agrees([FP16, CPU], lambda c: good, lambda: OnnxEngine(model, "cpu"), inputs) is good
+        assert first_that_agrees([FP16, CPU], lambda c: good, OnnxEngine(model, "cpu"), inputs) is good
     assert "TensorRT in fp16 agrees with the CPU" in caplog.text
 
 
 def test_a_broken_engine_is_refused_and_the_next_precision_serves(model, inputs, caplog):
     engines_ = {FP16: Altered(model, shifted(30)), FP32: Altered(model, shifted(0))}
-    found = first_that_agrees([FP16, FP32, CPU], engines_.__getitem__, lambda: OnnxEngine(model, "cpu"), inputs)
+    found = first_that_agrees([FP16, FP32, CPU], engines_.__getitem__, OnnxEngine(model, "cpu"), inputs)
     assert found is engines_[FP32]
     assert "TensorRT in fp16 is not used: its results differ from the CPU's (boxes_px 3.00e+01 > 1e+00)" in caplog.text
 
@@ -84,7 +95,7 @@ def test_a_broken_engine_is_refused_and_the_next_precision_serves(model, inputs,
 )
 def test_what_is_wrong_is_named(model, inputs, change, culprit):
     with pytest.raises(EngineError, match=culprit):
-        first_that_agrees([CUDA], lambda c: Altered(model, change), lambda: OnnxEngine(model, "cpu"), inputs)
+        first_that_agrees([CUDA], lambda c: Altered(model, change), OnnxEngine(model, "cpu"), inputs)
 
 
 @pytest.mark.parametrize(
@@ -101,9 +112,9 @@ def test_a_file_in_half_precision_may_differ_by_what_half_precision_does(tmp_pat
     path = make_blob_model(tmp_path / "half.onnx", input_size=(168, 140), provenance=provenance)
     engine = Altered(path, shifted(0.5))
     cpu = OnnxEngine(path, "cpu")
-    assert (first_that_agrees([CUDA, CPU], lambda c: engine, lambda: cpu, sample_inputs(cpu)) is engine) is admitted
+    assert (first_that_agrees([CUDA, CPU], lambda c: engine, cpu, sample_inputs(cpu)) is engine) is admitted
     far = Altered(path, shifted(1.5))
-    assert first_that_agrees([CUDA, CPU], lambda c: far, lambda: cpu, sample_inputs(cpu)) is cpu
+    assert first_that_agrees([CUDA, CPU], lambda c: far, cpu, sample_inputs(cpu)) is cpu
 
 
 def test_a_refused_engine_lets_go_of_its_memory_before_the_next_is_built(model, inputs):
@@ -116,7 +127,7 @@ def test_a_refused_engine_lets_go_of_its_memory_before_the_next_is_built(model, 
         return engine
 
     cpu = OnnxEngine(model, "cpu")
-    assert first_that_agrees([FP16, FP32, CUDA, CPU], open_one, lambda: cpu, inputs) is cpu
+    assert first_that_agrees([FP16, FP32, CUDA, CPU], open_one, cpu, inputs) is cpu
     assert len(alive) == 3
 
 
@@ -141,9 +152,9 @@ def test_failing_engines_are_skipped_and_all_are_reported(model, inputs):
         raise EngineError(f"no {candidate.device} here")
 
     with pytest.raises(EngineError, match=r"TensorRT in fp16: no tensorrt here; CUDA: no cuda here.*device to 'cpu'"):
-        first_that_agrees([FP16, CUDA], fails, lambda: OnnxEngine(model, "cpu"), inputs)
+        first_that_agrees([FP16, CUDA], fails, OnnxEngine(model, "cpu"), inputs)
     cpu = OnnxEngine(model, "cpu")
-    assert first_that_agrees([CUDA, CPU], lambda c: cpu if c is CPU else fails(c), lambda: cpu, inputs) is cpu
+    assert first_that_agrees([CUDA, CPU], lambda c: cpu if c is CPU else fails(c), cpu, inputs) is cpu
 
 
 def test_opening_includes_the_parity_check(model, monkeypatch, caplog):

@@ -14,7 +14,7 @@ from spectradino_core.runtime.engine import EngineError
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.gpu import explain, tensorrt_version
 from spectradino_core.runtime.onnx_engine import OnnxEngine
-from spectradino_core.runtime.parity_check import tolerance_of
+from spectradino_core.runtime.parity import tolerance_of
 from spectradino_core.runtime.providers import CPU, UnavailableError, candidates, file_precision
 from tests.blob_model import make_blob_model
 

@@ -7,8 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spectradino_core.runtime.thermal_override import NORMALIZATIONS, override_contract, override_invalid_counts
-from spectradino_core.thermal import ThermalContract, ThermalError, ThermalNormaliser
+from spectradino_core.thermal import (
+    NORMALIZATIONS,
+    ThermalContract,
+    ThermalError,
+    ThermalNormaliser,
+    override_contract,
+    override_invalid_counts,
+)
 
 ANY = ThermalContract()
 KELVIN = ThermalContract(kind="fixed", low=263.15, high=323.15, kelvin_per_count=0.04, depths=(16,))
