@@ -22,8 +22,7 @@ from spectradino_core.ablation.recipe import TEACHER, Ablation, Cell, Pretrainin
 from spectradino_core.data.make_manifest import write_scenes
 from spectradino_core.data.manifest import ManifestSource
 from spectradino_core.data.mixture import Mixture, RGBOnly
-from spectradino_core.data.scene_sets import TRAINING_MISREGISTRATION_PX
-from spectradino_core.data.seeds import HELD_OUT
+from spectradino_core.data.scene_sets import HELD_OUT, TRAINING_MISREGISTRATION_PX
 from spectradino_core.datasets.registry import find_benchmark
 from spectradino_core.evaluation.comparison import METRICS, compare
 from spectradino_core.evaluation.sets import LabelledSet

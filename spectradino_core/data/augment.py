@@ -18,7 +18,14 @@ from spectradino_core.invalid_counts import InvalidCounts
 from spectradino_core.runtime.preprocess import without_invalid
 from spectradino_core.runtime.scaling import fill_invalid, weigh
 
-__all__ = ["PLAIN", "Augmentation", "augment", "flip", "jitter_infrared", "jitter_rgb", "shrink", "zoom"]
+_CHANCES = (
+    "flip", "blur", "local_contrast", "inversion", "eight_bit", "thermal_defects", "filled_defects", "low_light",
+    "least_visible",
+)  # fmt: skip
+_STRENGTHS = (
+    "stretch", "brightness", "contrast", "gamma", "saturation", "infrared_gain", "infrared_gamma", "noise",
+    "misregistration",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,30 +82,8 @@ class Augmentation:
     least_visible: float = 0.35
 
     def __post_init__(self) -> None:
-        chances = (
-            "flip",
-            "blur",
-            "local_contrast",
-            "inversion",
-            "eight_bit",
-            "thermal_defects",
-            "filled_defects",
-            "low_light",
-            "least_visible",
-        )
-        strengths = (
-            "stretch",
-            "brightness",
-            "contrast",
-            "gamma",
-            "saturation",
-            "infrared_gain",
-            "infrared_gamma",
-            "noise",
-            "misregistration",
-        )
-        wrong = [name for name in chances if not 0 <= getattr(self, name) <= 1]
-        wrong += [name for name in strengths if not getattr(self, name) >= 0]
+        wrong = [name for name in _CHANCES if not 0 <= getattr(self, name) <= 1]
+        wrong += [name for name in _STRENGTHS if not getattr(self, name) >= 0]
         if wrong:
             raise ValueError(
                 f"augmentation: {', '.join(wrong)} out of range; give probabilities in 0..1 and strengths of at least 0"
@@ -173,10 +158,8 @@ def zoom(
     Padding is black in RGB, the frame's median in infrared, unlabelled in the mask.
 
     Args:
-        sample: the pair.
-        factor: below 1 the image is scaled down and padded, above 1 it is cropped.
-        rng: generator of the position.
-        least_visible: minimum visible fraction of a box; other boxes are dropped.
+        sample, rng: the pair, and the generator of the position.
+        factor, least_visible: see `Augmentation`.
         wider: factor on the width, and divisor of the height.
         apart: maximum shift in x and y, in pixels, of the infrared frame relative to the rest.
     """

@@ -13,8 +13,7 @@ import numpy as np
 from spectradino_core.files import FileError, read_bytes
 from spectradino_core.runtime.image_size import MAX_FILE_PIXELS, claimed_size, size_fault
 
-__all__ = ["ImageFileError", "in_colour", "read_colour", "read_counts", "read_image"]
-
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 _COLOURFUL = 0.03
 """Minimum mean difference of the three channels, as a fraction of their range, of an image in colour."""
@@ -27,11 +26,8 @@ class ImageFileError(ValueError):
 def read_image(path: Path, flags: int) -> np.ndarray:
     """Read an image in OpenCV's channel order on its stored pixel grid.
 
-    EXIF orientation is ignored: rotating one image of a pair would break its alignment.
-
-    Raises:
-        ImageFileError: the file can't be read, is truncated, claims more than `MAX_FILE_PIXELS`, or is not a PNG, JPEG,
-            TIFF, BMP, WebP or PGM/PPM image.
+    EXIF orientation is ignored: rotating one image of a pair would break its alignment. Raises ImageFileError for a
+    file that is missing, truncated, no image, or claims more than `MAX_FILE_PIXELS`.
     """
     try:
         data = read_bytes(path, "image")
@@ -54,11 +50,7 @@ def read_image(path: Path, flags: int) -> np.ndarray:
 
 
 def read_colour(path: Path) -> np.ndarray:
-    """Read an RGB image, uint8 [h, w, 3]; a grey file gets three equal channels.
-
-    Raises:
-        ImageFileError: see `read_image`; or the file has more than 8 bits per channel.
-    """
+    """Read an RGB image of 8 bits, uint8 [h, w, 3]; a grey file gets three equal channels. See `read_image`."""
     image = read_image(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if image.dtype != np.uint8:
         raise ImageFileError(f"{path}: is {image.dtype}; an RGB image must have 8 bits per channel")
@@ -66,11 +58,7 @@ def read_colour(path: Path) -> np.ndarray:
 
 
 def read_counts(path: Path) -> np.ndarray:
-    """Read one channel as stored, uint8 or uint16 [h, w]; three equal channels count as one.
-
-    Raises:
-        ImageFileError: see `read_image`; or the file has another bit depth.
-    """
+    """Read one channel as stored, uint8 or uint16 [h, w]; three equal channels count as one. See `read_image`."""
     image = read_image(path, cv2.IMREAD_ANYDEPTH)
     if image.dtype not in (np.uint8, np.uint16):
         raise ImageFileError(f"{path}: is {image.dtype}; an infrared image must have 8 or 16 bits")

@@ -19,11 +19,13 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from spectradino_core.data.images import IMAGE_ENDINGS
 from spectradino_core.data.manifest import ManifestItem
 from spectradino_core.data.ms2 import sequences_of
 from spectradino_core.data.paired_folder import PairedFolderError, read_index
@@ -31,11 +33,8 @@ from spectradino_core.data.sources import MODALITY_KEYS, FramePosition
 from spectradino_core.files import listing
 from spectradino_core.text import printable
 
-__all__ = ["LAYOUTS", "LayoutError", "find_pairs"]
-
 log = logging.getLogger(__name__)
 
-_IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 _MAX_UNPAIRED = 0.05
 
 ALIASES = {"vis": "rgb", "visible": "rgb", "thr": "lwir", "thermal": "lwir", "tir": "lwir", "swir1": "swir"}
@@ -58,8 +57,7 @@ def find_pairs(layout: str, root: Path, split: str | None = None, pattern: str |
     Args:
         layout: key of `LAYOUTS`.
         root: folder of the extracted data set.
-        split: split of the layouts `folder` (None: "train"), `ms2` (None: all sequences), and `nyuv2`, `ade20k` and
-            `imagenet` (None: the training split).
+        split: None: all sequences of `ms2`, otherwise the training split.
         pattern: regular expression with the group `sequence` and optionally `frame` (digits), searched in the RGB
             image's path without extension, for layouts without sequences: `(?P<sequence>FLIR)_(?P<frame>\\d+)`.
 
@@ -72,11 +70,9 @@ def find_pairs(layout: str, root: Path, split: str | None = None, pattern: str |
         raise LayoutError(f"{root}: no such folder")
     items = LAYOUTS[layout](root, split)
     if pattern is not None:
-        items = [_with_position(item, _compiled(pattern)) for item in items]
+        compiled = _compiled(pattern)
+        items = [_with_position(item, compiled) for item in items]
     return sorted(items, key=lambda item: item.paths["rgb"])
-
-
-# ------------------------------------------------------------------------------------------------------------- readers
 
 
 def _folder(root: Path, split: str | None) -> list[ManifestItem]:
@@ -125,41 +121,36 @@ def _ms2(root: Path, split: str | None) -> list[ManifestItem]:
     return items
 
 
-def _siblings(layout: str) -> Callable[[Path, str | None], list[ManifestItem]]:
+def _siblings(layout: str, root: Path, split: str | None) -> list[ManifestItem]:
     names = _SIBLINGS[layout]
-
-    def read(root: Path, split: str | None) -> list[ManifestItem]:
-        items: list[ManifestItem] = []
-        for parent in _folders(root):
-            children = {child.name.lower(): child for child in parent.iterdir() if child.is_dir()}
-            found = {
-                key: next((children[name] for name in choices if name in children), None)
-                for key, choices in names.items()
-            }
-            present = {key: folder for key, folder in found.items() if folder is not None and _has_images(folder)}
-            if len(present) == len(names):
-                where = parent.relative_to(root).as_posix()
-                name_of = _frame_name if layout == "rasmd" else str
-                items += _paired(root, present, layout, where if where != "." else layout, name_of)
-        if not items:
-            wanted = " beside ".join(" or ".join(choices) for choices in names.values())
-            raise LayoutError(
-                f"{root}: looked for folders of images named {wanted} (any case, any depth); found {listing(root)}"
-            )
-        return items
-
-    return read
+    items: list[ManifestItem] = []
+    for parent in sorted(Path(where) for where, *_ in os.walk(root)):
+        children = {child.name.lower(): child for child in parent.iterdir() if child.is_dir()}
+        found = {
+            key: next((children[name] for name in choices if name in children), None) for key, choices in names.items()
+        }
+        present = {key: folder for key, folder in found.items() if folder is not None and _images(folder)}
+        if len(present) == len(names):
+            where = parent.relative_to(root).as_posix()
+            name_of = _frame_name if layout == "rasmd" else str
+            items += _paired(root, present, layout, where if where != "." else layout, name_of)
+    if not items:
+        wanted = " beside ".join(" or ".join(choices) for choices in names.values())
+        raise LayoutError(
+            f"{root}: looked for folders of images named {wanted} (any case, any depth); found {listing(root)}"
+        )
+    return items
 
 
 def _nyuv2(root: Path, split: str | None) -> list[ManifestItem]:
     folder = root / (split or "train")
     items, missing = [], []
-    for path in sorted(folder.glob("*/rgb_*")) if folder.is_dir() else ():
-        depth = path.with_name(f"sync_depth_{path.stem.removeprefix('rgb_')}.png")
+    for path in sorted(folder.glob("*/rgb_*")):
+        number = path.stem.removeprefix("rgb_")
+        depth = path.with_name(f"sync_depth_{number}.png")
         if not depth.is_file():
             missing.append(depth.relative_to(root).as_posix())
             continue
-        number = path.stem.removeprefix("rgb_")
         position = FramePosition(path.parent.name, int(number) if number.isdigit() else None)
         paths = {"rgb": path.relative_to(root).as_posix(), "depth": depth.relative_to(root).as_posix()}
         items.append(ManifestItem(paths, position, "nyuv2", depth_per_metre=1000.0))
@@ -171,10 +162,8 @@ def _nyuv2(root: Path, split: str | None) -> list[ManifestItem]:
 
 def _ade20k(root: Path, split: str | None) -> list[ManifestItem]:
     base = root / "ADEChallengeData2016" if (root / "ADEChallengeData2016").is_dir() else root
-    folders = {
-        "rgb": base / "images" / (split or "training"),
-        "segmentation": base / "annotations" / (split or "training"),
-    }
+    split = split or "training"
+    folders = {"rgb": base / "images" / split, "segmentation": base / "annotations" / split}
     if not all(folder.is_dir() for folder in folders.values()):
         wanted = " and ".join(folder.relative_to(root).as_posix() for folder in folders.values())
         raise LayoutError(f"{root}: looked for {wanted}; found {listing(base)}")
@@ -185,7 +174,7 @@ def _imagenet(root: Path, split: str | None) -> list[ManifestItem]:
     folder = root / (split or "train")
     items = [
         ManifestItem({"rgb": path.relative_to(root).as_posix()}, None, "imagenet", one.name)
-        for one in (sorted(folder.iterdir()) if folder.is_dir() else ())
+        for one in sorted(folder.glob("*"))
         if one.is_dir()
         for path in _images(one)
     ]
@@ -197,16 +186,13 @@ def _imagenet(root: Path, split: str | None) -> list[ManifestItem]:
 LAYOUTS: dict[str, Callable[[Path, str | None], list[ManifestItem]]] = {
     "folder": _folder,
     "ms2": _ms2,
-    "rasmd": _siblings("rasmd"),
-    "ir500k": _siblings("ir500k"),
+    "rasmd": partial(_siblings, "rasmd"),
+    "ir500k": partial(_siblings, "ir500k"),
     "nyuv2": _nyuv2,
     "ade20k": _ade20k,
     "imagenet": _imagenet,
 }
 """Readers by name; each maps (root, split) to items."""
-
-
-# ------------------------------------------------------------------------------------------------------------- helpers
 
 
 def _of_index(root: Path, index: Path) -> list[ManifestItem]:
@@ -231,24 +217,18 @@ def _of_index(root: Path, index: Path) -> list[ManifestItem]:
 
 
 def _of_entry(entry: Mapping[str, Any], source: str) -> ManifestItem:
-    line: dict[str, Any] = {"source": source}
+    line: dict[str, Any] = {"source": source, "class": entry.get("scene"), "sequence": entry.get("sequence")}
     for key, value in entry.items():
         name = ALIASES.get(key, key)
         if name in MODALITY_KEYS and isinstance(value, str):
             line.setdefault(name, value)
-    if entry.get("scene") is not None:
-        line["class"] = entry["scene"]
-    if entry.get("sequence") is not None:
-        line |= {key: entry[key] for key in ("sequence", "frame") if entry.get(key) is not None}
+    if line["sequence"] is not None:
+        line["frame"] = entry.get("frame")
     return ManifestItem.from_json(line)
 
 
 def _paired(
-    root: Path,
-    folders: Mapping[str, Path],
-    source: str,
-    sequence: str | None,
-    name_of: Callable[[str], str] = str,
+    root: Path, folders: Mapping[str, Path], source: str, sequence: str | None, name_of: Callable[[str], str] = str
 ) -> list[ManifestItem]:
     """Return items of files with equal stems that have the RGB image and at least one other."""
     files = {key: {name_of(path.stem): path for path in _images(folder)} for key, folder in folders.items()}
@@ -256,10 +236,9 @@ def _paired(
     items, missing = [], []
     for index, stem in enumerate(stems):
         paths = {key: of[stem].relative_to(root).as_posix() for key, of in files.items() if stem in of}
-        if len(paths) < len(files):
-            missing.append(
-                next(f"{folders[key].relative_to(root)}/{stem}" for key in folders if stem not in files[key])
-            )
+        lacking = [folder for key, folder in folders.items() if key not in paths]
+        if lacking:
+            missing.append(f"{lacking[0].relative_to(root)}/{stem}")
         if "rgb" in paths and len(paths) > 1:
             frame = int(stem) if stem.isdigit() else index
             items.append(ManifestItem(paths, None if sequence is None else FramePosition(sequence, frame), source))
@@ -275,7 +254,7 @@ def _frame_name(stem: str) -> str:
 def _check_missing(root: Path, complete: int, missing: Sequence[str]) -> None:
     total = complete + len(missing)
     if not total:
-        raise LayoutError(f"{root}: the folders exist, but hold no images ({', '.join(_IMAGES)})")
+        raise LayoutError(f"{root}: the folders exist, but hold no images ({', '.join(IMAGE_ENDINGS)})")
     if len(missing) > _MAX_UNPAIRED * total:
         example = printable(missing[0])
         raise LayoutError(
@@ -306,15 +285,5 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return compiled
 
 
-def _folders(root: Path) -> Iterator[Path]:
-    for where, below, _ in os.walk(root):
-        below.sort()
-        yield Path(where)
-
-
 def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _IMAGES)
-
-
-def _has_images(folder: Path) -> bool:
-    return any(path.suffix.lower() in _IMAGES for path in folder.iterdir())
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_ENDINGS)

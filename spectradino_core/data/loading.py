@@ -25,8 +25,6 @@ from torch.utils.data import DataLoader, Dataset
 from spectradino_core.data.transfer import map_tensors
 from spectradino_core.files import is_disk_full
 
-__all__ = ["Loader", "WorkerError"]
-
 log = logging.getLogger(__name__)
 
 Batch = TypeVar("Batch")
@@ -41,9 +39,7 @@ class WorkerError(RuntimeError):
 
 
 class Loader(Generic[Batch]):
-    """Loads the batches of a dataset in order.
-
-    A run iterates once over all of its steps, so its workers live as long as the run.
+    """Loads the batches of a dataset in order, once: its workers live as long as the run.
 
     Args:
         dataset: maps an index to a batch.
@@ -68,11 +64,7 @@ class Loader(Generic[Batch]):
         return len(self._dataset if self._order is None else self._order)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches.
-
-        Raises:
-            WorkerError: a worker died, or sent nothing for `timeout_s`.
-        """
+        """Yield the batches; raises WorkerError if a worker died or sent nothing for `timeout_s`."""
         batches, is_reported = self._start(), False
         while True:
             try:
@@ -121,8 +113,6 @@ class Loader(Generic[Batch]):
 
 @dataclass
 class _Packed:
-    """A pickled batch that did not fit into shared memory."""
-
     content: bytes
 
 

@@ -18,8 +18,6 @@ from spectradino_core.data.sources import MAPS
 from spectradino_core.files import written_atomically
 from spectradino_core.modality import INFRARED, Modality
 
-__all__ = ["make_manifest", "write_scenes"]
-
 DEPTH_PER_METRE = 63.0
 """Counts per metre of a scene's depth image; the sky, at 1024 m, fits into 16 bits."""
 
@@ -53,10 +51,7 @@ def make_manifest(
         plane_m: of layout "ms2", see `ms2.registered`.
 
     Raises:
-        LayoutError: the root does not have that layout, or is incomplete, or no item has the bands.
-        MS2Error: MS2's calibration can't be used.
-        ValueError: `base` is neither the root nor above it, or the sequences to hold out do not exist, are
-            none, or are all.
+        LayoutError, MS2Error, ValueError: the root, or an argument, does not fit; names the remedy.
     """
     items = find_pairs(layout, root, split, pattern)
     if bands is not None:
@@ -90,9 +85,10 @@ def _held_out(
             )
         chosen = {sequences[index] for index in rng.choice(len(sequences), hold_out, replace=False)}
     else:
-        chosen = {name for name in sequences if any(name == one or name.startswith(f"{one}/") for one in hold_out)}
-        for one in hold_out:
-            if not any(name == one or name.startswith(f"{one}/") for name in chosen):
+        below = {one: {name for name in sequences if f"{name}/".startswith(f"{one}/")} for one in hold_out}
+        chosen = set().union(*below.values())
+        for one, names in below.items():
+            if not names:
                 known = ", ".join(sequences[:3]) or "none (--sequence-pattern finds them in file names)"
                 raise ValueError(f"there is no sequence {one} to hold out: there are {len(sequences)}, such as {known}")
     held = [item for item in items if item.position is not None and item.position.sequence in chosen]
@@ -124,15 +120,7 @@ def write_scenes(
     bands: Sequence[Modality] = INFRARED,
     maps: Sequence[str] = MAPS,
 ) -> Path:
-    """Render scenes into a folder with a manifest, so that runs and workers need not render them.
-
-    Args:
-        folder: receives `<modality>/<seed>.png` and `manifest.jsonl`.
-        count, size, first, bands, maps: see `SceneImages`.
-
-    Returns:
-        Path of the manifest.
-    """
+    """Render scenes (see `SceneImages`) into `<folder>/<modality>/<seed>.png`; returns the path of their manifest."""
     source = SceneImages(count, size, bands, maps, first)
 
     def items() -> Iterator[ManifestItem]:

@@ -40,12 +40,8 @@ from spectradino_core.modality import INFRARED
 from spectradino_core.runtime.preprocess import without_invalid
 from spectradino_core.text import printable
 
-__all__ = ["FRAME_GAP", "ManifestError", "ManifestItem", "ManifestSource", "read_manifest", "write_manifest"]
-
-FRAME_GAP = 100
-"""Default of `ManifestSource.frame_gap`. Ours: ten seconds at 10 Hz."""
-
 _NOT_RGB = tuple(key for key in MODALITY_KEYS if key != "rgb")
+_KEYS = {*MODALITY_KEYS, "sequence", "frame", "source", "class", "depth_per_metre", "to_rgb", "view", "unlabelled"}
 _INFRARED = frozenset(band.key for band in INFRARED)
 _DEPTH_PER_METRE = 256.0
 _INVALID = InvalidCounts()
@@ -57,19 +53,7 @@ class ManifestError(ValueError):
 
 @dataclass(frozen=True)
 class ManifestItem:
-    """One line of a manifest.
-
-    Attributes:
-        paths: paths by modality key, relative to the root, with "/".
-        position: position in a recording; None: not part of one.
-        source: name of the data set.
-        label: class of the scene; None: unknown.
-        depth_per_metre: counts of the depth image per metre.
-        to_rgb: homography of infrared images to RGB pixels by band, nine numbers row by row; a band without one covers
-            the RGB image.
-        view: rectangle x1 y1 x2 y2 of RGB pixels that all bands with a homography see; None: the whole image.
-        unlabelled: value of unlabelled pixels of the segmentation image beside 255; None: there is none.
-    """
+    """One line of a manifest (see the table above): `paths` by modality key; `label` is the class of the scene."""
 
     paths: dict[str, str]
     position: FramePosition | None = None
@@ -81,24 +65,18 @@ class ManifestItem:
     unlabelled: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        out: dict[str, Any] = dict(self.paths)
-        if self.position is not None:
-            out["sequence"] = self.position.sequence
-            if self.position.frame is not None:
-                out["frame"] = self.position.frame
-        if self.source:
-            out["source"] = self.source
-        if self.label is not None:
-            out["class"] = self.label
-        if "depth" in self.paths and self.depth_per_metre != _DEPTH_PER_METRE:
-            out["depth_per_metre"] = self.depth_per_metre
-        if self.to_rgb:
-            out["to_rgb"] = {band: list(numbers) for band, numbers in self.to_rgb.items()}
-        if self.view is not None:
-            out["view"] = list(self.view)
-        if self.unlabelled is not None:
-            out["unlabelled"] = self.unlabelled
-        return out
+        scaled = "depth" in self.paths and self.depth_per_metre != _DEPTH_PER_METRE
+        fields = {
+            "sequence": None if self.position is None else self.position.sequence,
+            "frame": None if self.position is None else self.position.frame,
+            "source": self.source or None,
+            "class": self.label,
+            "depth_per_metre": self.depth_per_metre if scaled else None,
+            "to_rgb": {band: list(numbers) for band, numbers in self.to_rgb.items()} or None,
+            "view": None if self.view is None else list(self.view),
+            "unlabelled": self.unlabelled,
+        }
+        return self.paths | {key: value for key, value in fields.items() if value is not None}
 
     def with_bands(self, bands: Collection[str]) -> ManifestItem | None:
         """Return the item without other infrared bands; None if nothing is left beside RGB."""
@@ -109,26 +87,11 @@ class ManifestItem:
 
     @classmethod
     def from_json(cls, entry: Any) -> ManifestItem:
-        """Parse one line.
-
-        Raises:
-            ValueError: the entry is invalid.
-        """
+        """Parse one line; raises ValueError if it is invalid."""
         if not isinstance(entry, dict):
             raise ValueError("not a JSON object {..}")
-        known = {
-            *MODALITY_KEYS,
-            "sequence",
-            "frame",
-            "source",
-            "class",
-            "depth_per_metre",
-            "to_rgb",
-            "view",
-            "unlabelled",
-        }
-        if unknown := sorted(entry.keys() - known):
-            raise ValueError(f"unknown key {printable(', '.join(unknown))}: use {', '.join(sorted(known))}")
+        if unknown := sorted(entry.keys() - _KEYS):
+            raise ValueError(f"unknown key {printable(', '.join(unknown))}: use {', '.join(sorted(_KEYS))}")
         paths = {key: entry[key] for key in MODALITY_KEYS if key in entry}
         if "rgb" not in paths or (len(paths) < 2 and entry.get("class") is None):
             raise ValueError(f"an item needs rgb and at least one of {', '.join(_NOT_RGB)}, or a class")
@@ -195,11 +158,7 @@ def write_manifest(items: Iterable[ManifestItem], path: Path) -> int:
 
 
 def read_manifest(path: Path) -> list[ManifestItem]:
-    """Read the items of a manifest.
-
-    Raises:
-        ManifestError: no such file, no items, or an invalid line.
-    """
+    """Read the items of a manifest; raises ManifestError for no such file, no items, or an invalid line."""
     try:
         text = read_text(path, "manifest")
     except FileError as error:
@@ -222,26 +181,19 @@ class ManifestSource:
     """`ImageSource` of a manifest; images are read on access.
 
     Attributes:
-        path: the manifest.
         root: folder that paths are relative to; None: the manifest's own folder.
-        frame_gap: minimum distance in frames of items of one sequence in a batch.
         bands: infrared bands to use; None: all. Items without any of these, or a map, are skipped.
-        items: lines of the manifest.
     """
 
     path: Path
     root: Path | None = None
-    frame_gap: int = FRAME_GAP
     bands: tuple[str, ...] | None = None
     items: list[ManifestItem] = field(init=False, repr=False)
     name: str = field(init=False)
+    frame_gap = 100  # ours: ten seconds at 10 Hz
 
     def __post_init__(self) -> None:
-        """Read the manifest.
-
-        Raises:
-            ManifestError: see `read_manifest`; or the root does not exist.
-        """
+        """Read the manifest; raises ManifestError, also if the root does not exist."""
         self.path = Path(self.path)
         self.items = read_manifest(self.path)
         if self.bands is not None:
@@ -275,14 +227,13 @@ class ManifestSource:
         return os.path.normpath(self._real_root / self.items[item].paths["rgb"])
 
     def label(self, item: int) -> str | None:
-        """Return the class of the scene; None: unknown."""
         return self.items[item].label
 
     def load(self, item: int, modalities: Sequence[str]) -> ImageSet:
         """Load RGB and the given modalities.
 
         Raises:
-            ItemError: an image is missing or damaged, or the aspect ratios of the images differ too much for one view.
+            ItemError: an image is missing or damaged, or the aspect ratios differ too much for one view.
             ManifestError: a symbolic link leads out of the root.
         """
         entry = self.items[item]

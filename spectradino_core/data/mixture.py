@@ -13,15 +13,6 @@ import numpy as np
 from spectradino_core.data.augment import Augmentation, augment, shrink
 from spectradino_core.data.sample import PairedSample
 
-__all__ = [
-    "RGBOnly",
-    "Epochs",
-    "IndexedPairs",
-    "KeptPairs",
-    "Mixture",
-    "Source",
-]
-
 
 class Source(Protocol):
     """Labelled pairs by index, sampled uniformly."""
@@ -120,13 +111,7 @@ class KeptPairs:
 
 
 class Epochs:
-    """Samples of a labelled data set, each pair once per epoch in a new random order, then augmented.
-
-    Args:
-        pairs: at least one.
-        augmentation: augmentation of the pairs.
-        seed: seed of order and augmentation.
-    """
+    """Samples of a labelled data set, each pair once per epoch in a new random order, then augmented."""
 
     def __init__(self, pairs: KeptPairs, augmentation: Augmentation, seed: int) -> None:
         if not len(pairs):
@@ -135,7 +120,7 @@ class Epochs:
         self._order: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
 
     def sample(self, index: int) -> tuple[PairedSample, np.ndarray]:
-        """Sample `index` of the run, and which of its two bands count: bool [2] (rgb, infrared)."""
+        """See `Mixture.sample`."""
         epoch, position = divmod(index, len(self._pairs))
         if self._order[0] != epoch:
             self._order = (epoch, np.random.default_rng((self._seed, 0, epoch)).permutation(len(self._pairs)))

@@ -28,8 +28,6 @@ from spectradino_core.data.object_arrays import ObjectArrayError, read_array_dic
 from spectradino_core.files import FileError, read_bytes, read_text
 from spectradino_core.runtime.image_size import claimed_size
 
-__all__ = ["PLANE_M", "SPLITS", "MS2Error", "registered", "sequences_of"]
-
 SPLITS: dict[str, tuple[str, ...]] = {
     "train": (
         "_2021-08-06-10-59-33", "_2021-08-06-11-37-46", "_2021-08-06-17-21-04", "_2021-08-06-17-44-55",
@@ -51,16 +49,16 @@ _CAMERAS = {"nir": "nir", "lwir": "thr"}
 _MIN_COMMON = 0.25
 
 
+_Registration = tuple[dict[str, tuple[float, ...]], tuple[int, int, int, int]]
+"""Homography to RGB pixels by band, and the view."""
+
+
 class MS2Error(ValueError):
     """The folder is not MS2's, or its calibration can't be used; the message names the file and the remedy."""
 
 
 def sequences_of(root: Path, split: str) -> tuple[str, ...]:
-    """Return the sequences of a split: those of `<split>_list.txt` in the root, or the published ones.
-
-    Raises:
-        MS2Error: no such split.
-    """
+    """Return the sequences of a split: those of `<split>_list.txt` in the root, or the published ones."""
     listed = root / f"{split}_list.txt"
     if os.path.lexists(listed):
         try:
@@ -78,8 +76,7 @@ def registered(root: Path, items: Sequence[ManifestItem], plane_m: float = PLANE
     """Return the items with the homographies of their infrared images, and the view that all their cameras share.
 
     Args:
-        root: folder that the items' paths are relative to.
-        items: items of MS2, whose RGB image is `<sequence>/rgb/img_left/<frame>.png`.
+        root, items: items of MS2 with paths `<sequence>/rgb/img_left/<frame>.png` relative to the root.
         plane_m: distance of the plane on which the images coincide; infinity: far scenes do.
 
     Raises:
@@ -87,7 +84,7 @@ def registered(root: Path, items: Sequence[ManifestItem], plane_m: float = PLANE
     """
     if not plane_m > 0:
         raise MS2Error(f"the plane must be in front of the cameras, not at {plane_m:g} m")
-    found: dict[tuple[Path, tuple[str, ...]], tuple[dict[str, tuple[float, ...]], tuple[int, int, int, int]]] = {}
+    found: dict[tuple[Path, tuple[str, ...]], _Registration] = {}
     out = []
     for item in items:
         folder = root / Path(item.paths["rgb"]).parents[2]
@@ -99,9 +96,7 @@ def registered(root: Path, items: Sequence[ManifestItem], plane_m: float = PLANE
     return out
 
 
-def _registration(
-    folder: Path, images: Mapping[str, Path], plane_m: float
-) -> tuple[dict[str, tuple[float, ...]], tuple[int, int, int, int]]:
+def _registration(folder: Path, images: Mapping[str, Path], plane_m: float) -> _Registration:
     calibration = _calibration(folder)
     sizes = {band: _size(path) for band, path in images.items()}
     mappings = {band: homography(calibration, _CAMERAS[band], plane_m) for band in images if band in _CAMERAS}
@@ -117,14 +112,9 @@ def _registration(
 
 
 def homography(calibration: Mapping[str, np.ndarray], camera: str, plane_m: float) -> np.ndarray:
-    """Return H = K_rgb (R + t nᵀ / d) K⁻¹ from an infrared camera's pixels to RGB pixels, scaled to H[2, 2] = 1.
+    """Return H = K_rgb (R + t nᵀ / d) K⁻¹ from an infrared camera's ("nir", "thr") pixels to RGB pixels, H[2, 2] = 1.
 
     The plane faces the RGB camera, at d metres from the infrared one; with d = ∞ only the rotation counts.
-
-    Args:
-        calibration: see `_calibration`.
-        camera: "nir" or "thr".
-        plane_m: d.
     """
     rotation, moved = calibration["R_nir2rgb"], calibration["T_nir2rgb"].reshape(3) / 1000
     if camera == "thr":  # X_rgb = R_nir2rgb X_nir + T_nir2rgb and X_thr = R_nir2thr X_nir + T_nir2thr
@@ -160,44 +150,38 @@ def common_view(
 
 
 def _calibration(folder: Path) -> dict[str, np.ndarray]:
-    """Read the matrices of a sequence: `calib.npz`, else `calib.npy`.
-
-    Raises:
-        MS2Error: neither exists, or a matrix is missing or implausible.
-    """
+    """Read the matrices of a sequence: `calib.npz`, else `calib.npy`."""
     plain, path = folder / "calib.npz", folder / "calib.npy"
-    try:
-        if os.path.lexists(plain):
-            path = plain
-            with _open_npz(plain) as file:
-                found = {name: np.asarray(file[name], np.float64) for name in file.files}
-        elif not os.path.lexists(path):
-            raise MS2Error(
-                f"{path} does not exist, without which the infrared images can't be registered to RGB: extract it from "
-                "the archive of sync_data"
-            )
-        else:
-            found = read_array_dict(path)
-    except ObjectArrayError as error:
+    if os.path.lexists(plain):
+        path, found = plain, _read_npz(plain)
+    elif not os.path.lexists(path):
         raise MS2Error(
-            f'{error}. If you trust the file, convert it once: python -c "import numpy; '
-            f"numpy.savez('{plain}', **numpy.load('{path}', allow_pickle=True).item())\""
-        ) from None
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, MS2Error):
-            raise
-        raise MS2Error(f"{path}: {error}; write or extract it again") from None
+            f"{path} does not exist, without which the infrared images can't be registered to RGB: extract it from the "
+            "archive of sync_data"
+        )
+    else:
+        try:
+            found = read_array_dict(path)
+        except ObjectArrayError as error:
+            raise MS2Error(
+                f'{error}. If you trust the file, convert it once: python -c "import numpy; '
+                f"numpy.savez('{plain}', **numpy.load('{path}', allow_pickle=True).item())\""
+            ) from None
     for name in ("K_rgbL", "K_nirL", "K_thrL", "R_nir2rgb", "R_nir2thr", "T_nir2rgb", "T_nir2thr"):
         if name not in found or not _is_plausible(name, found[name]):
             raise MS2Error(f"{path}: {name} is missing or no {_KINDS[name[0]]}: extract the file again")
     return found
 
 
-def _open_npz(path: Path) -> NpzFile:
-    found = np.load(path, allow_pickle=False)
-    if not isinstance(found, NpzFile):
-        raise MS2Error(f"{path} is a single array, not an archive of the matrices: write or extract it again")
-    return found
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, NpzFile):
+            with file:
+                return {name: np.asarray(file[name], np.float64) for name in file.files}
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise MS2Error(f"{path}: {error}; write or extract it again") from None
+    raise MS2Error(f"{path} is a single array, not an archive of the matrices: write or extract it again")
 
 
 _KINDS = {"K": "matrix of intrinsics", "R": "rotation matrix", "T": "translation in millimetres"}

@@ -18,8 +18,6 @@ import numpy as np
 from spectradino_core.files import FileError, read_bytes
 from spectradino_core.text import printable
 
-__all__ = ["ObjectArrayError", "read_array_dict"]
-
 _HEADER = re.compile(
     rb"\x93NUMPY(?:\x01\x00..|[\x02\x03]\x00....)\{'descr': '\|O', [^\n]*'shape': \(\), \} *\n", re.DOTALL
 )
@@ -39,6 +37,7 @@ _VALUES = {
     "SHORT_BINBYTES", "BINBYTES8",
 }  # fmt: skip
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
@@ -63,11 +62,7 @@ class _Made:
 
 
 def read_array_dict(path: Path) -> dict[str, np.ndarray]:
-    """Read `numpy.save(path, {"name": array, ..})`.
-
-    Raises:
-        ObjectArrayError: the file is missing, damaged, too large, or holds anything but number arrays by name.
-    """
+    """Read `numpy.save(path, {"name": array, ..})`; raises ObjectArrayError for anything but number arrays by name."""
     try:
         data = read_bytes(path, "calibration file")
     except FileError as error:
@@ -90,11 +85,13 @@ def _walk(data: bytes) -> Any:
     marks: list[int] = []
     memo: dict[int, Any] = {}
 
-    def from_mark() -> list[Any]:
-        start = marks.pop()
-        found = stack[start:]
-        del stack[start:]
+    def pop(count: int) -> list[Any]:
+        found = stack[len(stack) - count :]
+        del stack[len(stack) - count :]
         return found
+
+    def pop_to_mark() -> list[Any]:
+        return pop(len(stack) - marks.pop())
 
     steps: Iterable[tuple[Any, Any, Any]] = pickletools.genops(data)
     for opcode, argument, _ in steps:
@@ -107,40 +104,28 @@ def _walk(data: bytes) -> Any:
             stack.append(argument)
         elif name in _CONSTANTS:
             stack.append(_CONSTANTS[name])
-        elif name == "EMPTY_DICT":
-            stack.append({})
-        elif name == "EMPTY_LIST":
-            stack.append([])
-        elif name == "EMPTY_TUPLE":
-            stack.append(())
+        elif name in _EMPTY:
+            stack.append(_EMPTY[name]())
         elif name == "MARK":
             marks.append(len(stack))
-        elif name == "TUPLE":
-            stack.append(tuple(from_mark()))
-        elif name in _TUPLES:
-            parts = stack[-_TUPLES[name] :]
-            del stack[-_TUPLES[name] :]
-            stack.append(tuple(parts))
+        elif name == "TUPLE" or name in _TUPLES:
+            stack.append(tuple(pop(_TUPLES[name]) if name in _TUPLES else pop_to_mark()))
         elif name in ("SETITEM", "SETITEMS"):
-            parts = from_mark() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
+            parts = pop_to_mark() if name == "SETITEMS" else pop(2)
             stack[-1].update(zip(parts[::2], parts[1::2], strict=True))
         elif name in ("APPEND", "APPENDS"):
-            parts = from_mark() if name == "APPENDS" else [stack.pop()]
+            parts = pop_to_mark() if name == "APPENDS" else pop(1)
             stack[-1].extend(parts)
-        elif name == "MEMOIZE":
-            memo[len(memo)] = stack[-1]
-        elif name in _MEMO_PUT:
-            memo[argument] = stack[-1]
+        elif name == "MEMOIZE" or name in _MEMO_PUT:
+            memo[len(memo) if name == "MEMOIZE" else argument] = stack[-1]
         elif name in _MEMO_GET:
             stack.append(memo[argument])
         elif name == "GLOBAL":
             stack.append(_global(*argument.split(" ", 1)))
         elif name == "STACK_GLOBAL":
-            attribute, module = stack.pop(), stack.pop()
-            stack.append(_global(module, attribute))
+            stack.append(_global(*pop(2)))
         elif name == "REDUCE":
-            arguments, function = stack.pop(), stack.pop()
-            stack.append(_call(function, arguments))
+            stack.append(_call(*pop(2)))
         elif name == "BUILD":
             state = stack.pop()
             _build(stack[-1], state)

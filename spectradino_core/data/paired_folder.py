@@ -7,7 +7,7 @@ relative to the root and may not leave it, as an index is data from outside. All
 
 This module does not import torch, because the demo replays such folders too.
 
-Letters: h x w image, N boxes as x1 y1 x2 y2, I ignored boxes.
+Letters: h x w image.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,8 +31,6 @@ from spectradino_core.data.labels.masks import read_mask
 from spectradino_core.data.labels.objects import LOSSES
 from spectradino_core.data.sample import PairedSample
 
-__all__ = ["PairedFolder", "PairedFolderError", "PairedItem", "read_index"]
-
 log = logging.getLogger(__name__)
 
 _COLOUR_KEYS = ("rgb", "vis")
@@ -45,16 +43,13 @@ class PairedFolderError(LabelError):
 
 @dataclass(frozen=True)
 class PairedItem:
-    """One pair, whose images are read on access.
+    """One pair, whose images are read on access; they raise PairedFolderError for damaged files or a wrong size.
 
     Attributes:
         id: name of the item in the index.
         size: (width, height) of both images in pixels.
         rgb_path, infrared_path: image files; one is None if there are frames of one camera only.
-        boxes: float32 [N, 4] in pixels, clipped to the image; [0, 4]: labelled, without objects; None: not labelled.
-        labels: int64 [N], indices into the folder's `classes`; None if `boxes` is None.
-        ignored, ignored_labels: the same for crowds, float32 [I, 4] and int64 [I]; None if `boxes` is None.
-        labelled: indices of the annotations' classes, whose boxes are complete.
+        boxes, labels, ignored, ignored_labels: see `PairedSample`; labels index the folder's `classes`.
         mask_path: file of the class mask; None: no mask.
         ir_offset_ms: exposure time of the infrared image minus that of the RGB image; 0 unless given by the index.
         time: "day", "night" or another value of the annotations; None: not given.
@@ -64,14 +59,13 @@ class PairedItem:
     size: tuple[int, int]
     rgb_path: Path | None
     infrared_path: Path | None
-    boxes: np.ndarray | None
-    labels: np.ndarray | None
     mask_path: Path | None
     time: str | None = None
     ir_offset_ms: float = 0.0
+    boxes: np.ndarray | None = None
+    labels: np.ndarray | None = None
     ignored: np.ndarray | None = None
     ignored_labels: np.ndarray | None = None
-    labelled: tuple[int, ...] = ()
 
     @property
     def present(self) -> tuple[bool, bool]:
@@ -79,48 +73,26 @@ class PairedItem:
         return self.rgb_path is not None, self.infrared_path is not None
 
     def load_rgb(self) -> np.ndarray:
-        """Read the RGB image, uint8 [h, w, 3]; zeros if there is none.
-
-        Raises:
-            PairedFolderError: the file is missing, damaged, not 8-bit, or its size differs from the index.
-        """
+        """Read the RGB image, uint8 [h, w, 3]; zeros if there is none."""
         if self.rgb_path is None:
             return np.zeros((self.size[1], self.size[0], 3), np.uint8)
         return _read(read_colour, self.rgb_path, self.size)
 
     def load_infrared(self) -> np.ndarray:
-        """Read the infrared image as stored, uint8 or uint16 [h, w]; zeros if there is none.
-
-        Three equal channels count as one.
-
-        Raises:
-            PairedFolderError: the file is missing, damaged, of another type, or its size differs from the index.
-        """
+        """Read the infrared image as stored, uint8 or uint16 [h, w]; zeros if there is none."""
         if self.infrared_path is None:
             return np.zeros((self.size[1], self.size[0]), np.uint8)
         return _read(read_counts, self.infrared_path, self.size)
 
-    def load_mask(self) -> np.ndarray | None:
-        """Read the class mask as stored, uint8 [h, w]; None: no mask.
-
-        Raises:
-            PairedFolderError: the file is missing, damaged, not 8-bit, or its size differs from the index.
-        """
+    def load_mask(self, notes: Counter[str] | None = None) -> np.ndarray | None:
+        """Read the class mask as stored, uint8 [h, w], and count deviations in `notes`; None: no mask."""
         if self.mask_path is None:
             return None
-        return self._mask(Counter())
-
-    def _mask(self, notes: Counter[str]) -> np.ndarray:
-        assert self.mask_path is not None
         return _read(partial(read_mask, notes=notes), self.mask_path, self.size)
 
 
 def read_index(path: Path) -> dict[str, Any]:
-    """Read an `index_<split>.json`, whose "items" is a non-empty list of unchecked entries.
-
-    Raises:
-        PairedFolderError: the file is missing, damaged or not an index.
-    """
+    """Read an `index_<split>.json`, whose "items" is a non-empty list of entries. Raises PairedFolderError."""
     try:
         index = read_json(path, Counter())
     except LabelError as error:
@@ -130,18 +102,14 @@ def read_index(path: Path) -> dict[str, Any]:
     return index
 
 
-class PairedFolder:
+class PairedFolder(Sequence[PairedItem]):
     """Pairs of one split, in the order of its index.
 
     Attributes:
-        root: the folder.
         name: name of the data set according to its index.
-        split: "train" or "val".
-        infrared: key of the infrared band ("lwir", "nir", "swir", ..).
         classes: class names that labels index.
         scored_classes: those of `classes` that the annotations label; the others have no ground truth here.
         mask_classes: class names that mask values of `load` index; empty: no masks.
-        ignored_boxes: number of ignored boxes by class name, because `classes` lacks it or they mark a crowd.
         unknown: number of skipped boxes by class name that `classes` lacks.
     """
 
@@ -156,8 +124,7 @@ class PairedFolder:
     ) -> None:
         """
         Args:
-            root: folder with `index_<split>.json`.
-            split: the split to open.
+            root, split: folder with `index_<split>.json`.
             infrared: modality key of the infrared image.
             classes: class names that labels shall index, such as a model's box classes; None: those of the annotations,
                 in their order. `CLASS_ALIASES` apply to the annotations' names.
@@ -167,17 +134,14 @@ class PairedFolder:
         Raises:
             PairedFolderError: a file is missing or damaged; names it and the files that exist.
         """
-        self.root = Path(root)
-        self.split = split
-        self.infrared = infrared
-        self._single = single
+        self.root, self.split, self.infrared, self._single = Path(root), split, infrared, single
+        self._index = self.root / f"index_{split}.json"
+        self._annotations = self.root / f"instances_{split}.json"
         index = self._open_index()
         self.name = str(index.get("set") or self.root.name)
         listed = index.get("mask_classes") or ()
         if not isinstance(listed, (list, tuple)) or len(listed) > UNLABELLED:
-            raise PairedFolderError(
-                f"{self.root / f'index_{split}.json'}: mask_classes must be a list of at most {UNLABELLED} names"
-            )
+            raise PairedFolderError(f"{self._index}: mask_classes must be a list of at most {UNLABELLED} names")
         stored = tuple(str(name) for name in listed)
         # Masks without named values are not used, because their meaning differs between data sets.
         self.mask_classes = () if not stored else stored if mask_classes is None else tuple(mask_classes)
@@ -192,9 +156,11 @@ class PairedFolder:
             raise PairedFolderError(str(error)) from None
         if self._listed and not self._matched:
             raise PairedFolderError(
-                f"{self._annotations}: none of its {len(self._listed)} images, such as "
-                f"{self._listed[0].name!r}, is in {self.root / f'index_{split}.json'}"
+                f"{self._annotations}: none of its {len(self._listed)} images, such as {self._listed[0].name!r}, is in "
+                f"{self._index}"
             )
+        labelled = tuple(self.classes.index(name) for name in self.scored_classes)
+        self._labelled_classes = None if len(labelled) == len(self.classes) else labelled
         self._notes["unmatched"] = len(self._listed) - len(self._matched)
         lost = {kind: count for kind, count in self._notes.items() if kind in LOSSES}
         for text in describe_notes(lost):
@@ -206,22 +172,15 @@ class PairedFolder:
     def __len__(self) -> int:
         return len(self._items)
 
-    def __getitem__(self, index: int) -> PairedItem:
+    def __getitem__(self, index: int) -> PairedItem:  # type: ignore[override]
         return self._items[index]
-
-    def __iter__(self) -> Iterator[PairedItem]:
-        return iter(self._items)
 
     @property
     def items(self) -> tuple[PairedItem, ...]:
         return tuple(self._items)
 
     def labelled(self) -> list[PairedItem]:
-        """Return the items with boxes, or with a mask whose values the index names.
-
-        Raises:
-            PairedFolderError: there are none.
-        """
+        """Return the items with boxes, or a mask whose values the index names; PairedFolderError for none."""
         masks = bool(self.mask_classes)
         found = [item for item in self if item.boxes is not None or (masks and item.mask_path is not None)]
         if not found:
@@ -237,16 +196,11 @@ class PairedFolder:
         return sum(self._mask_notes.values(), +self._notes)
 
     def load(self, item: PairedItem) -> PairedSample:
-        """Read the pair's images and labels; mask values index `mask_classes`.
-
-        Raises:
-            PairedFolderError: an image is missing, damaged or of the wrong type or size.
-        """
+        """Read the pair's images and labels; mask values index `mask_classes`. Raises PairedFolderError."""
         mask = None
         if self.mask_classes and item.mask_path is not None:
-            notes: Counter[str] = Counter()
-            mask = item._mask(notes)
-            self._mask_notes[item.mask_path] = notes
+            notes = self._mask_notes[item.mask_path] = Counter()
+            mask = item.load_mask(notes)
         return PairedSample(
             rgb=item.load_rgb(),
             infrared=item.load_infrared(),
@@ -258,11 +212,11 @@ class PairedFolder:
             ignored=item.ignored,
             ignored_labels=item.ignored_labels,
             present=item.present,
-            labelled_classes=None if len(item.labelled) == len(self.classes) else item.labelled,
+            labelled_classes=self._labelled_classes,
         )
 
     def _open_index(self) -> dict[str, Any]:
-        path = self.root / f"index_{self.split}.json"
+        path = self._index
         if not self.root.is_dir():
             raise PairedFolderError(f"{self.root}: no such folder (looked for {path.name} in it)")
         if not os.path.lexists(path):
@@ -272,17 +226,15 @@ class PairedFolder:
             if indices:
                 hint = f"it holds {', '.join(indices)}"
             elif below:
-                hint = "it is a folder of data sets: choose one of " + ", ".join(below)
+                hint = f"it is a folder of data sets: choose one of {', '.join(below)}"
             raise PairedFolderError(f"{self.root}: looked for {path.name} in it and found none; {hint}")
         return read_index(path)
 
     def _open_annotations(self, classes: Sequence[str] | None) -> None:
-        self._annotations = self.root / f"instances_{self.split}.json"
         self._names: ImageNames[CocoImage] | None = None
         self._notes: Counter[str] = Counter()
         self._mask_notes: dict[Path, Counter[str]] = {}
         self.unknown: Counter[str] = Counter()
-        self.ignored_boxes: Counter[str] = Counter()
         self._listed: list[CocoImage] = []
         self._matched: set[int] = set()
         self.classes: tuple[str, ...] = tuple(classes or ())
@@ -292,26 +244,24 @@ class PairedFolder:
         file = read_coco(self._annotations)
         self.classes = self.classes if classes is not None else ClassNames.table_of(file.classes)
         self.scored_classes = ClassNames(self.classes).known(file.classes)
-        self._names, self._listed = file.by_name(("file_name", "lwir_file_name")), file.images
+        self._names, self._listed = file.by_name(), file.images
         self._notes.update(file.notes)
 
     def _labelled(self, texts: Sequence[str], size: tuple[int, int]) -> tuple[Boxes | None, str | None]:
         """Return boxes and time of day of the image that has one of these paths; None: not listed."""
-        names = self._names
-        image = None if names is None else next((found for text in texts if (found := names.find(text))), None)
+        found = (self._names.find(text) for text in texts if self._names is not None)
+        image = next((image for image in found if image is not None), None)
         if image is None:
             return None, None
         self._matched.add(id(image))
         boxes = boxes_of(image.labels, self.classes, size)
         self._notes.update(boxes.notes)
         self.unknown.update(boxes.unknown)
-        self.ignored_boxes.update(boxes.unknown)
-        self.ignored_boxes.update(self.classes[label] for label in boxes.ignored_labels)
         time = image.entry.get("time")
         return boxes, None if time is None else str(time)
 
     def _item(self, number: int, entry: Any) -> PairedItem:
-        where = f"{self.root / f'index_{self.split}.json'}: item {number}"
+        where = f"{self._index}: item {number}"
         try:
             name, size = str(entry["id"]), (int(entry["width"]), int(entry["height"]))
             ir_offset_ms = float(entry.get("ir_offset_ms") or 0.0)
@@ -331,14 +281,10 @@ class PairedFolder:
             size=size,
             rgb_path=None if rgb is None else inside(self.root, rgb, where),
             infrared_path=None if infrared is None else inside(self.root, infrared, where),
-            boxes=None if boxes is None else boxes.boxes,
-            labels=None if boxes is None else boxes.labels,
             mask_path=inside(self.root, label, where) if isinstance(label, str) else None,
             time=time if time is not None else entry.get("time"),
             ir_offset_ms=ir_offset_ms,
-            ignored=None if boxes is None else boxes.ignored,
-            ignored_labels=None if boxes is None else boxes.ignored_labels,
-            labelled=tuple(self.classes.index(name) for name in self.scored_classes),
+            **({} if boxes is None else boxes.fields()),
         )
 
 

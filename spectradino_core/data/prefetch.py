@@ -12,8 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-__all__ = ["prefetched"]
-
 Key = TypeVar("Key")
 Loaded = TypeVar("Loaded")
 
@@ -28,9 +26,6 @@ def prefetched(load: Callable[[Key], Loaded], keys: Iterable[Key], workers: int 
         load: must be thread-safe if there are workers.
         keys: what to load.
         workers: number of threads, each of which loads up to two results ahead; 0: load when the result is needed.
-
-    Raises:
-        ValueError: a negative number of workers.
     """
     if workers < 0:
         raise ValueError(f"the number of workers must be at least 0, not {workers}")

@@ -1,28 +1,32 @@
-"""Batches of pairs for SpectraDINO's pretraining: RGB and one infrared band per step.
+"""Batches of both pretraining recipes.
+
+SpectraDINO takes pairs of RGB and one infrared band per step, the Omnivorous recipe items in RGB and in one group of
+other modalities: a band, or depth and segmentation maps.
 
 Letters: B items of this rank's part of a batch, S side of the square crop in pixels, K items that have another band.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from spectradino_core.data.plan import LoadedView, Plan, PlanStep
-from spectradino_core.data.pretrain_loader import PretrainLoader
+from spectradino_core.data.plan import LoadedView, Plan, PlanStep, PretrainLoader
 from spectradino_core.data.sampling import BandSampling, RoundRobin
-from spectradino_core.data.sources import ImageSource
+from spectradino_core.data.sources import MAPS, ImageSource
 from spectradino_core.data.transfer import OnHost, RawInfrared, RawRGB, infrared_counts, map_tensors
-from spectradino_core.data.views import COLOURS, ViewOptions, infrared_levels
-from spectradino_core.modality import INFRARED, Modality
+from spectradino_core.data.views import COLOURS, DEPTH_RANGE_M, ViewOptions, infrared_levels, map_tensor
+from spectradino_core.modality import IMAGENET_MEAN, IMAGENET_STD, INFRARED, Modality
 from spectradino_core.thermal import ThermalContract
 
-__all__ = ["PretrainBatch", "available_bands", "items_by_band", "pretraining_batches", "steps_per_epoch"]
+_ALPHA = 23  # random stream, see plan.py
+_THERMAL = ThermalContract()
 
 
 @dataclass
@@ -31,7 +35,7 @@ class PretrainBatch:
 
     Attributes:
         band: infrared band of this step.
-        rgb: float32 [B, 3, S, S], normalised with ImageNet's mean and standard deviation.
+        rgb: float32 [B, 3, S, S], normalised with ImageNet's statistics.
         infrared: float32 [B, 1, S, S] in [0, 1].
         names: origin of each item, for messages.
         keys: int64 [B], number of the item over all sources, or of its view if `ViewOptions.count` is set.
@@ -52,15 +56,45 @@ class PretrainBatch:
         return map_tensors(self, lambda x: x.to(device, non_blocking=True))
 
 
+@dataclass
+class OmnivorousBatch:
+    """Items of one group of modalities; `names` and `keys` as in `PretrainBatch`.
+
+    Attributes:
+        images: by modality key. "rgb": float32 [B, 3, S, S], normalised with ImageNet's statistics; others: float32
+            [B, 1, S, S] in [0, 1].
+        alpha: fraction of RGB to blend into each of the others, float32 [B] in [0, 1].
+    """
+
+    images: dict[str, Tensor]
+    alpha: dict[str, Tensor]
+    names: list[str]
+    keys: Tensor
+
+    def to(self, device: torch.device | str) -> OmnivorousBatch:
+        """Return the batch on `device`."""
+        return map_tensors(self, lambda x: x.to(device, non_blocking=True))
+
+
 def available_bands(sources: Sequence[ImageSource]) -> tuple[Modality, ...]:
     """Return the infrared bands that any item of the sources has, in the order of training."""
-    keys: set[str] = set()
-    for source in sources:
-        for item in range(len(source)):
-            keys.update(source.modalities(item))
-            if len(keys.intersection(band.key for band in INFRARED)) == len(INFRARED):
-                return INFRARED
-    return tuple(band for band in INFRARED if band.key in keys)
+    counts = items_by_band(sources, INFRARED)
+    return tuple(band for band in INFRARED if counts[band.key])
+
+
+def available_groups(sources: Sequence[ImageSource]) -> dict[str, tuple[str, ...]]:
+    """Return the groups of a step: the paper's two maps if items have both, then each band; ValueError for none."""
+    have = {frozenset(source.modalities(item)) for source in sources for item in range(len(source))}
+    wanted: dict[str, tuple[str, ...]] = {"maps": MAPS} | {band.key: (band.key,) for band in INFRARED}
+    groups = {name: keys for name, keys in wanted.items() if any(there.issuperset(keys) for there in have)}
+    if not groups and any(have):
+        raise ValueError(
+            "depth and segmentation maps are trained as a pair, and no item has both: give a manifest whose items have "
+            "both, or infrared images"
+        )
+    if not groups:
+        raise ValueError("the sources hold no modality beside RGB: give sources with infrared images or maps")
+    return groups
 
 
 def pretraining_batches(
@@ -76,7 +110,6 @@ def pretraining_batches(
     workers: int = 0,
     bands: Sequence[Modality] | None = None,
     views: ViewOptions | None = None,
-    thermal: ThermalContract | None = None,
     extra: bool = False,
     max_damaged: float = 0.01,
     pin: bool = False,
@@ -84,52 +117,63 @@ def pretraining_batches(
     """Return the batches of steps `first` to `steps - 1`, each determined by the seed and its step.
 
     Args:
-        sources: image sources; several may have the same band.
-        batch: items per step over *all* ranks; the items of a step do not depend on `world`.
-        crop: S, a multiple of the patch size.
-        seed: seed of order, views and noise.
-        steps: number of steps of the run.
-        first: first step, after a resume.
-        rank, world: this process loads the rank-th of `world` contiguous parts of every batch.
+        sources, batch, crop, seed, views, rank, world: see `Plan`; the items of a step do not depend on `world`.
+        workers, max_damaged, pin: see `PretrainLoader`.
         sampling: chooses the band of each step; None: round robin over `bands`.
-        workers: data loading processes; 0: load in this process.
         bands: infrared bands to train; None: all that the sources have.
-        views: how views are drawn; None: the defaults.
-        thermal: contract from counts to network input; None: the default.
         extra: also load the other infrared bands of items that have them.
-        max_damaged: maximum fraction of damaged items before the run stops.
-        pin: batches in page-locked memory, for asynchronous copies to a GPU.
 
     Raises:
         ValueError: nothing to train on, a band with fewer pairs than a batch, or a batch that `world` does not divide.
     """
-    chosen = tuple(Modality.parse(b) for b in bands) if bands is not None else available_bands(sources)
+    chosen = available_bands(sources) if bands is None else tuple(Modality.parse(band) for band in bands)
     if not chosen:
         raise ValueError("the sources hold no infrared band: give sources with nir, swir or lwir images")
     if Modality.RGB in chosen:
         raise ValueError("RGB is in every pair: name infrared bands only")
-    views = views if views is not None else ViewOptions()
-    plan = Plan(sources, {band.key: (band.key,) for band in chosen}, batch, crop, seed, views)
-    return PretrainLoader(
-        plan,
-        partial(_collate, thermal or ThermalContract()),
-        sampling or RoundRobin([band.key for band in chosen]),
-        steps,
-        first,
-        rank,
-        world,
-        workers,
-        tuple(band.key for band in INFRARED) if extra else (),
-        max_damaged,
-        pin,
-    )
+    groups = {band.key: (band.key,) for band in chosen}
+    also = [band.key for band in INFRARED] if extra else []
+    plan = Plan(sources, groups, batch, crop, seed, views or ViewOptions(), _pair_batch, rank, world, also)
+    return PretrainLoader(plan, sampling or RoundRobin(list(groups)), range(first, steps), workers, max_damaged, pin)
+
+
+def omnivorous_batches(
+    sources: Sequence[ImageSource],
+    groups: Mapping[str, Sequence[str]],
+    batch: int,
+    crop: int,
+    seed: int,
+    steps: int,
+    first: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    largest_alpha: float = 0.5,
+    sampling: BandSampling | None = None,
+    workers: int = 0,
+    views: ViewOptions | None = None,
+    max_damaged: float = 0.01,
+    pin: bool = False,
+    depth_range_m: tuple[float, float] = DEPTH_RANGE_M,
+) -> PretrainLoader[OnHost[OmnivorousBatch]]:
+    """Return the batches of steps `first` to `steps - 1`, each determined by the seed and its step.
+
+    Args:
+        groups: by name, the modalities beside RGB of a step (see `available_groups`).
+        largest_alpha: alpha is drawn uniformly from 0 to this.
+        depth_range_m: see `views.depth_values`.
+        sources .. pin: see `pretraining_batches`.
+    """
+    if not 0 <= largest_alpha <= 1:
+        raise ValueError(f"largest_alpha must be in 0..1, not {largest_alpha}")
+    collate = partial(_omnivorous_batch, seed, largest_alpha, depth_range_m)
+    plan = Plan(sources, groups, batch, crop, seed, views or ViewOptions(), collate, rank, world)
+    return PretrainLoader(plan, sampling or RoundRobin(list(groups)), range(first, steps), workers, max_damaged, pin)
 
 
 def steps_per_epoch(sources: Sequence[ImageSource], batch: int, bands: Sequence[Modality] | None = None) -> int:
     """Return the number of full batches of all bands, the paper's epoch.
 
-    Round robin divides these steps equally among the bands, so within an epoch the pairs of a smaller band are seen
-    more often than those of a larger one.
+    Round robin divides these equally among the bands, so pairs of a smaller band are seen more often within an epoch.
     """
     chosen = bands if bands is not None else available_bands(sources)
     return sum(count // batch for count in items_by_band(sources, chosen).values())
@@ -143,32 +187,73 @@ def items_by_band(sources: Sequence[ImageSource], bands: Sequence[Modality]) -> 
     }
 
 
+def to_imagenet(colours: Tensor) -> Tensor:
+    """Normalise RGB in [0, 1], [B, 3, H, W], with ImageNet's statistics."""
+    mean, std = (colours.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return (colours - mean) / std
+
+
+def from_imagenet(normalised: Tensor) -> Tensor:
+    """Invert `to_imagenet`."""
+    mean, std = (normalised.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return (normalised * std + mean).clamp(0, 1)
+
+
+def as_colour(image: Tensor) -> Tensor:
+    """Convert one channel in [0, 1], [B, 1, H, W], to a grey input of a plain DINOv2, [B, 3, H, W]."""
+    return to_imagenet(image.expand(-1, 3, -1, -1))
+
+
 def make_batch(views: Sequence[LoadedView], band: Modality, thermal: ThermalContract) -> OnHost[PretrainBatch]:
-    """Make a batch of loaded views.
-
-    Raises:
-        ThermalError: an infrared frame does not match the contract.
-    """
-
-    def frames(of: Modality, rows: Sequence[int]) -> RawInfrared:
-        return infrared_counts([infrared_levels(views[row].images[of.key], thermal) for row in rows])
-
-    extra_rows = {
+    """Make a batch of loaded views; raises ThermalError if an infrared frame does not match the contract."""
+    rows_of = {
         other: [row for row, view in enumerate(views) if other.key in view.images]
         for other in INFRARED
         if other is not band
     }
+    extra_rows = {other: rows for other, rows in rows_of.items() if rows}
     content = {
         "band": band,
-        "rgb": RawRGB(torch.from_numpy(np.stack([view.images["rgb"] for view in views])), torch.from_numpy(COLOURS)),
-        "infrared": frames(band, range(len(views))),
+        "rgb": _colours(views),
+        "infrared": _counts(views, band.key, thermal),
+        "extra": {other: _counts([views[i] for i in rows], other.key, thermal) for other, rows in extra_rows.items()},
+        "extra_rows": {other: torch.tensor(rows, dtype=torch.int64) for other, rows in extra_rows.items()},
+    }
+    return OnHost(PretrainBatch, content | _origins(views))
+
+
+def _pair_batch(step: PlanStep, views: list[LoadedView]) -> OnHost[PretrainBatch]:
+    return make_batch(views, Modality.parse(step.group), _THERMAL)
+
+
+def _omnivorous_batch(
+    seed: int, largest_alpha: float, depth_range_m: tuple[float, float], step: PlanStep, views: list[LoadedView]
+) -> OnHost[OmnivorousBatch]:
+    images: dict[str, Any] = {"rgb": _colours(views)}
+    alpha: dict[str, Tensor] = {}
+    rngs = [np.random.default_rng((seed, _ALPHA, step.step, view.key)) for view in views]
+    for key in views[0].images:
+        if key == "rgb":
+            continue
+        if key in MAPS:
+            maps = [map_tensor(key, view.images[key], _THERMAL, depth_range_m) for view in views]
+            images[key] = torch.from_numpy(np.stack(maps))
+        else:
+            images[key] = _counts(views, key, _THERMAL)
+        alpha[key] = torch.tensor([rng.uniform(0, largest_alpha) for rng in rngs], dtype=torch.float32)
+    return OnHost(OmnivorousBatch, {"images": images, "alpha": alpha} | _origins(views))
+
+
+def _colours(views: Sequence[LoadedView]) -> RawRGB:
+    return RawRGB(torch.from_numpy(np.stack([view.images["rgb"] for view in views])), torch.from_numpy(COLOURS))
+
+
+def _counts(views: Sequence[LoadedView], key: str, thermal: ThermalContract) -> RawInfrared:
+    return infrared_counts([infrared_levels(view.images[key], thermal) for view in views])
+
+
+def _origins(views: Sequence[LoadedView]) -> dict[str, Any]:
+    return {
         "names": [view.name for view in views],
         "keys": torch.tensor([view.key for view in views], dtype=torch.int64),
-        "extra": {other: frames(other, rows) for other, rows in extra_rows.items() if rows},
-        "extra_rows": {o: torch.tensor(rows, dtype=torch.int64) for o, rows in extra_rows.items() if rows},
     }
-    return OnHost(PretrainBatch, content)
-
-
-def _collate(thermal: ThermalContract, step: PlanStep, views: list[LoadedView]) -> OnHost[PretrainBatch]:
-    return make_batch(views, Modality.parse(step.group), thermal)

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["PairedSample"]
-
 
 @dataclass
 class PairedSample:
@@ -19,8 +17,7 @@ class PairedSample:
     Attributes:
         rgb: uint8 [h, w, 3] in RGB order.
         infrared: raw counts, uint8 or uint16 [h, w].
-        boxes: float32 [K, 4], x1 y1 x2 y2 in pixels; None: not labelled (K = 0: labelled, without objects).
-        labels: int64 [K] or None.
+        boxes, labels: float32 [K, 4], x1 y1 x2 y2 in pixels, and int64 [K]; None: not labelled (K = 0: no objects).
         mask: uint8 [h, w], 255 where unlabelled; None: not labelled.
         name: origin of the pair, for messages.
         ignored, ignored_labels: float32 [I, 4] and int64 [I] like `boxes` and `labels`: objects such as crowds, whose

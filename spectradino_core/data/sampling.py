@@ -7,82 +7,61 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-__all__ = ["AdaptiveBands", "BandSampling", "RoundRobin", "spread_order"]
 
-
-class BandSampling(Protocol):
-    """Chooses the group of each step."""
-
-    def select(self, step: int) -> tuple[str, int]:
-        """Return (group, number of earlier steps with this group)."""
-        ...
-
-    def record(self, step: int, group: str, loss: float) -> None:
-        """Record the loss of a step, averaged over all ranks; called once per step, in order."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
-
-
-class RoundRobin:
-    """Cycle through the groups (SpectraDINO Section 3.3: NIR, SWIR, LWIR). The default."""
+class BandSampling:
+    """Chooses the group of each step. The default ignores losses and has no state."""
 
     def __init__(self, groups: Sequence[str]) -> None:
         if not groups:
-            raise ValueError("round robin needs at least one group")
+            raise ValueError("sampling needs at least one group")
         self.groups = tuple(groups)
+
+    def select(self, step: int) -> tuple[str, int]:
+        """Return (group, number of earlier steps with this group)."""
+        raise NotImplementedError
+
+    def record(self, step: int, group: str, loss: float) -> None:
+        """Record the loss of a step, averaged over all ranks; called once per step, in order."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return numbers only, which can be stored as JSON."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+
+
+class RoundRobin(BandSampling):
+    """Cycle through the groups (SpectraDINO Section 3.3: NIR, SWIR, LWIR). The default."""
 
     def select(self, step: int) -> tuple[str, int]:
         return self.groups[step % len(self.groups)], step // len(self.groups)
 
-    def record(self, step: int, group: str, loss: float) -> None:
-        pass
 
-    def state_dict(self) -> dict[str, Any]:
-        return {}
+_DECAY = 0.95
+"""Decay of a group's running loss per step of the group."""
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        pass
+_FLOOR = 0.3
+"""Fraction of the steps that is distributed uniformly regardless of the losses."""
 
 
-class AdaptiveBands:
+class AdaptiveBands(BandSampling):
     """Sample groups with a probability that grows with their running loss.
 
     Ours, off by default; the paper names it as an open question (Appendix, "Limitations"). Probabilities change once
-    per round of `period` steps and depend on the losses up to the end of the round before the previous one. Batches can
-    therefore be loaded up to `period` steps ahead without changing their content.
+    per round of `period` steps and depend on the losses up to the end of the round before the previous one, so up to
+    `period` batches can be prefetched.
     """
 
-    def __init__(
-        self,
-        groups: Sequence[str],
-        seed: int,
-        period: int = 60,
-        power: float = 1.0,
-        floor: float = 0.3,
-        decay: float = 0.95,
-    ) -> None:
-        """
-        Args:
-            groups: names of the groups.
-            seed: seed of the draws.
-            period: steps per round; at least the number of prefetched batches.
-            power: probabilities are proportional to the running loss to this power; 0: uniform.
-            floor: fraction of the steps that is distributed uniformly regardless of the losses.
-            decay: decay of the running loss per step of the group.
-        """
-        if not groups or period < 1 or not 0 <= floor <= 1 or not 0 <= decay < 1:
-            raise ValueError(
-                "adaptive sampling needs groups, a period of 1 or more, a floor in 0..1, a decay in [0, 1)"
-            )
-        self.groups = tuple(groups)
-        self._seed, self._period, self._power, self._floor, self._decay = seed, period, power, floor, decay
+    def __init__(self, groups: Sequence[str], seed: int, period: int = 60) -> None:
+        super().__init__(groups)
+        if period < 1:
+            raise ValueError("adaptive sampling needs a period of 1 or more")
+        self._seed, self._period = seed, period
         self._losses: dict[str, float] = {}
         even = [1 / len(groups)] * len(groups)
         # By round: the probability of each group, and the number of steps of each group before the round.
@@ -91,10 +70,6 @@ class AdaptiveBands:
         self._draws: dict[int, np.ndarray] = {}
         self._recorded = 0
 
-    def chances(self, step: int) -> dict[str, float]:
-        """Return the probability of each group at `step`."""
-        return dict(zip(self.groups, self._chances_of(step // self._period), strict=True))
-
     def select(self, step: int) -> tuple[str, int]:
         number, offset = divmod(step, self._period)
         draws = self._drawn(number)
@@ -102,30 +77,24 @@ class AdaptiveBands:
         return self.groups[which], self._steps_before(number)[which] + int((draws[:offset] == which).sum())
 
     def record(self, step: int, group: str, loss: float) -> None:
-        """Record the loss of a step.
-
-        Raises:
-            ValueError: a step out of order, an unknown group or a loss that is not finite.
-        """
+        """Raise ValueError for a step out of order, an unknown group or a loss that is not finite."""
         if step != self._recorded or group not in self.groups or not np.isfinite(loss):
             raise ValueError(
                 f"step {step} of {group} with loss {loss}: expected step {self._recorded}, one of "
                 f"{', '.join(self.groups)} and a finite loss"
             )
         last = self._losses.get(group)
-        self._losses[group] = loss if last is None else self._decay * last + (1 - self._decay) * loss
+        self._losses[group] = loss if last is None else _DECAY * last + (1 - _DECAY) * loss
         self._recorded += 1
         number, offset = divmod(self._recorded, self._period)
         if offset == 0:  # round number - 1 has ended, which determines round number + 1
             self._chances[number + 1] = self._weigh()
             self._steps_before(number)
-            for old in [n for n in self._chances if n < number]:
-                self._chances.pop(old)
-                self._before.pop(old, None)
-                self._draws.pop(old, None)
+            for kept in (self._chances, self._before, self._draws):
+                for old in [n for n in kept if n < number]:
+                    del kept[old]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return numbers only, which can be stored as JSON."""
         return {
             "recorded": self._recorded,
             "losses": dict(self._losses),
@@ -144,8 +113,8 @@ class AdaptiveBands:
         known = np.array([self._losses.get(group, np.nan) for group in self.groups])
         # A group without a loss gets the maximum of the others.
         losses = np.where(np.isnan(known), np.nanmax(known), known)
-        weights = np.maximum(losses, 1e-12) ** self._power
-        return list(self._floor / len(weights) + (1 - self._floor) * weights / weights.sum())
+        weights = np.maximum(losses, 1e-12)
+        return list(_FLOOR / len(weights) + (1 - _FLOOR) * weights / weights.sum())
 
     def _chances_of(self, number: int) -> list[float]:
         if number not in self._chances:
@@ -178,15 +147,13 @@ def spread_order(
 ) -> tuple[np.ndarray, int]:
     """Order N items of an epoch in full batches that avoid neighbouring frames of a recording in one batch.
 
-    Two items are neighbours if they are of one sequence and fewer frames apart than its gap (or a frame is unknown):
-    in a batch they would be false negatives of each other. Sequences are first distributed evenly over the epoch; an
-    item with a neighbour in the batch is then deferred to a later one; those left at the end are swapped with earlier
-    items.
+    Two items are neighbours if they are of one sequence and fewer frames apart than its gap (or a frame is unknown): in
+    a batch they would be false negatives of each other. Sequences are first distributed evenly over the epoch; an item
+    with a neighbour in the batch is then deferred to a later one; those left at the end are swapped with earlier items.
 
     Args:
-        sequences: number of each item's recording, int64 [N].
-        frames: frame number in the recording, int64 [N]; negative: unknown.
-        gaps: minimum distance in frames within a batch, int64 [N].
+        sequences, frames, gaps: int64 [N], number of each item's recording, frame in it (negative: unknown), and
+            minimum distance in frames within a batch.
         batch: B, at most N.
         rng: generator of the order.
 

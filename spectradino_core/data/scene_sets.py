@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from spectradino_core.data.prefetch import prefetched
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.data.seeds import HELD_OUT, TRAINING, held_out_seeds
 from spectradino_core.data.sources import MAPS, FramePosition, ImageSet
 from spectradino_core.modality import INFRARED, Modality
 from spectradino_core.scenes import BOX_CLASSES, MASK_CLASSES, Scene, SceneOptions, render_scene
 
-__all__ = ["TRAINING_MISREGISTRATION_PX", "SceneImages", "ScenePairs", "scene_sample"]
+# A scene is determined by its seed. Every use has its own range of seeds, so that no model is evaluated on its training
+# scenes.
+
+TRAINING = range(1_000_000)
+
+FIRST_TEST_SEED = 9_000_000
+"""First seed of the scenes that are never used for training."""
+
+HELD_OUT: Mapping[str, int] = {
+    "report": FIRST_TEST_SEED,  # evaluate --scenes, model cards, demos, parity of exports, benchmarks
+    "conversion": FIRST_TEST_SEED + 1_000,  # loss of accuracy of a converted graph
+    "test": FIRST_TEST_SEED + 100_000,  # splits of the data sets "scenes", "scenes_nir" and "scenes_swir"
+    "val": FIRST_TEST_SEED + 200_000,
+    "ablation": FIRST_TEST_SEED + 300_000,
+    "calibration": FIRST_TEST_SEED + 400_000,  # value ranges for 8-bit quantisation
+    "curves": FIRST_TEST_SEED + 500_000,  # validation scores during fine-tuning
+    "pretraining": FIRST_TEST_SEED + 700_000,  # validation losses, retrieval
+}
+"""First seed by use."""
+
+
+def held_out_seeds(use: str, count: int) -> range:
+    """Return the first `count` seeds of a use of `HELD_OUT`."""
+    return range(HELD_OUT[use], HELD_OUT[use] + count)
+
 
 TRAINING_MISREGISTRATION_PX = 1.5
 """Maximum shift between RGB and infrared in training, as real pairs are never registered exactly."""
 
 
 class ScenePairs:
-    """Labelled pairs, rendered on access: a source of a `Mixture`, and a data set for reports.
-
-    Attributes:
-        seeds: seed of each scene.
-        infrared: the band beside RGB.
-        name: name in tables.
-    """
+    """Labelled pairs, rendered on access: a source of a `Mixture`, and a data set for reports."""
 
     box_classes = BOX_CLASSES
     mask_classes = MASK_CLASSES
@@ -43,8 +60,7 @@ class ScenePairs:
         """
         Args:
             seeds: one per scene.
-            infrared: the band beside RGB.
-            size: (width, height) in pixels.
+            infrared, size: the band beside RGB, and (width, height) in pixels.
             times: times of day, used in turn; empty: each seed's own.
             misregistration_px: maximum shift between the bands in pixels.
             keep: keep rendered scenes in memory (0.6 MB each at 360 x 288): augmentation costs a tenth of rendering.
@@ -69,7 +85,7 @@ class ScenePairs:
         size: tuple[int, int] = (640, 512),
         time_of_day: str | None = None,
     ) -> ScenePairs:
-        """Return the first `count` scenes of a use of `seeds.HELD_OUT`."""
+        """Return the first `count` scenes of a use of `HELD_OUT`."""
         return cls(held_out_seeds(use, count), infrared, size, () if time_of_day is None else (time_of_day,))
 
     def __len__(self) -> int:
@@ -110,18 +126,13 @@ class SceneImages:
         Args:
             count: number of scenes; about 1.2 MB each at 320 x 256 with all modalities.
             size: (width, height) in pixels.
-            bands: infrared bands of an item.
-            maps: maps of an item, a subset of `MAPS`.
+            bands, maps: infrared bands, and subset of `MAPS`, of an item.
             first: seed of item 0.
             misregistration_px: maximum shift between RGB and infrared in pixels.
-
-        Raises:
-            ValueError: no scenes, or an unknown map.
         """
         if count < 1:
             raise ValueError(f"the number of scenes must be at least 1, not {count}")
-        unknown = [key for key in maps if key not in MAPS]
-        if unknown:
+        if unknown := [key for key in maps if key not in MAPS]:
             raise ValueError(f"scenes have no {', '.join(unknown)}: choose from {', '.join(MAPS)}")
         self.name = f"scenes {first} to {first + count - 1}"
         self._count, self._size, self._first, self._misregistration_px = count, size, first, misregistration_px
@@ -150,7 +161,6 @@ class SceneImages:
         return FramePosition(f"street {self._first + item}", 0)
 
     def identity(self, item: int) -> str:
-        """Return the name of the scene, by its seed."""
         return f"scene {self._first + item}"
 
     def load(self, item: int, modalities: Sequence[str]) -> ImageSet:
@@ -160,7 +170,6 @@ class SceneImages:
         return ImageSet({key: kept.images[key] for key in ("rgb", *modalities)}, kept.name)
 
     def forget(self, item: int) -> None:
-        """Free the memory of an item that is no longer needed."""
         self._kept.pop(item, None)
 
     def _render(self, item: int) -> ImageSet:
@@ -169,7 +178,7 @@ class SceneImages:
         scene = _scene(self._first + item, self._size, self._bands, self._misregistration_px)
         images = {band.key: image for band, image in scene.images.items()}
         maps = {"depth": scene.depth, "segmentation": scene.mask}
-        return ImageSet(images | {key: maps[key] for key in MAPS if key in self._maps}, _name(scene))
+        return ImageSet(images | {key: maps[key] for key in self._maps}, _name(scene))
 
 
 def scene_sample(
@@ -201,8 +210,7 @@ def _scene(
 ) -> Scene:
     shift = float(np.random.default_rng(seed).uniform(0, misregistration_px))
     return render_scene(
-        seed,
-        SceneOptions(*size, bands=(Modality.RGB, *bands), misregistration_px=shift, time_of_day=time_of_day),
+        seed, SceneOptions(*size, bands=(Modality.RGB, *bands), misregistration_px=shift, time_of_day=time_of_day)
     )
 
 

@@ -18,11 +18,6 @@ import numpy as np
 from spectradino_core.data.images import ImageFileError
 from spectradino_core.modality import INFRARED, Modality
 
-__all__ = [
-    "MAPS", "MODALITY_KEYS", "ImageSet", "FramePosition", "ImageSource", "ItemError", "fingerprint", "infrared_keys",
-    "refuse_overlap",
-]  # fmt: skip
-
 MAPS = ("depth", "segmentation")
 """Modalities that are not bands: distance to the surface in metres (or a monotone function of it), class indices."""
 
@@ -36,12 +31,11 @@ class ItemError(ImageFileError):
 
 @dataclass
 class ImageSet:
-    """Images of one item, with the same field of view but possibly different sizes.
+    """Images of one item by modality key, with the same field of view but possibly different sizes.
 
-    Attributes:
-        images: by modality key. "rgb": uint8 [h, w, 3]; infrared: raw counts, uint8 or uint16 [h, w]; "depth": uint8,
-            uint16 or float32 [h, w], 0 where unknown; "segmentation": uint8 [h, w], 255 where unlabelled.
-        name: origin of the item, for messages.
+    "rgb": uint8 [h, w, 3]; infrared: raw counts, uint8 or uint16 [h, w]; "depth": uint8, uint16 or float32 [h, w], 0
+    where unknown; "segmentation": uint8 [h, w], 255 where unlabelled. The name says the origin of the item, for
+    messages.
     """
 
     images: dict[str, np.ndarray]
@@ -50,11 +44,9 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class FramePosition:
-    """Position of an item in a recording, used to keep neighbouring frames in different batches.
+    """Recording and frame of an item, used to keep neighbouring frames in different batches.
 
-    Attributes:
-        sequence: name of the recording; items of different sequences are unrelated.
-        frame: frame number; None: unknown, so every other item of the sequence counts as a neighbour.
+    Items of different sequences are unrelated. An unknown frame counts as a neighbour of all others of its sequence.
     """
 
     sequence: str
@@ -77,26 +69,17 @@ class ImageSource(Protocol):
     def position(self, item: int) -> FramePosition: ...
 
     def load(self, item: int, modalities: Sequence[str]) -> ImageSet:
-        """Load RGB and the given modalities.
-
-        Raises:
-            ItemError: this item is missing or damaged; others may be usable.
-        """
+        """Load RGB and the given modalities; raises ItemError if this item is missing or damaged."""
         ...
 
 
 def infrared_keys(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the keys of infrared bands by name, as given on a command line.
-
-    Raises:
-        ValueError: no names, or one that is no infrared band.
-    """
+    """Return the keys of infrared bands by name, as given on a command line; raises ValueError for none or others."""
     known = [band.key for band in INFRARED]
-    for name in names:
-        if name not in known:
-            raise ValueError(f"{name!r} is no infrared band: choose from {', '.join(known)}")
-    if not names:
-        raise ValueError(f"no infrared band is named: choose from {', '.join(known)}")
+    wrong = [name for name in names if name not in known]
+    if wrong or not names:
+        fault = f"{wrong[0]!r} is no infrared band" if wrong else "no infrared band is named"
+        raise ValueError(f"{fault}: choose from {', '.join(known)}")
     return tuple(key for key in known if key in names)
 
 
@@ -112,11 +95,7 @@ def fingerprint(source: ImageSource) -> str:
 
 
 def refuse_overlap(training: Sequence[ImageSource], validation: Sequence[ImageSource]) -> None:
-    """Refuse validation items that are trained on; compares the sources that can tell (`identity`).
-
-    Raises:
-        ValueError: names the number of such items and one of them.
-    """
+    """Raise ValueError for validation items that are trained on; compares the sources that can tell (`identity`)."""
     trained = set(_identities(training))
     common = sorted(trained.intersection(_identities(validation)))
     if common:

@@ -1,9 +1,8 @@
 """Simulated defects of 16-bit thermal frames: dead and stuck pixels, dead lines, borders and telemetry rows.
 
 Real thermal cameras and drivers write values into their frames that are not measurements. These functions add such
-values to clean counts, for training (`Augmentation.thermal_defects`), tests and the benchmark of their detection.
-
-Letters: h x w frame.
+values to a copy of clean counts, uint16 [h, w], for training (`Augmentation.thermal_defects`), tests and the benchmark
+of their detection.
 """
 
 from __future__ import annotations
@@ -13,8 +12,6 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-__all__ = ["add_border", "add_clusters", "add_dead_lines", "add_dead_pixels", "add_telemetry_rows", "random_defects"]
-
 _CONSTANTS = (0, 0, 0, 65535, 65535, 16383)
 """Values that cameras write for invalid pixels; repetition reflects their frequency."""
 _SIDES = ("top", "bottom", "left", "right")
@@ -23,17 +20,7 @@ _SIDES = ("top", "bottom", "left", "right")
 def add_dead_pixels(
     frame: np.ndarray, fraction: float, rng: np.random.Generator, values: Sequence[int] = (0,)
 ) -> np.ndarray:
-    """Replace single pixels by constants.
-
-    Args:
-        frame: counts, uint16 [h, w]; not changed.
-        fraction: expected fraction of replaced pixels, 0..1.
-        rng: generator of the pixels.
-        values: the constants, with equal probability.
-
-    Returns:
-        uint16 [h, w].
-    """
+    """Replace an expected fraction (0..1) of single pixels by constants, which have equal probabilities."""
     out = frame.copy()
     dead = rng.random(frame.shape) < fraction
     out[dead] = rng.choice(np.array(values, np.uint16), int(np.count_nonzero(dead)))
@@ -43,10 +30,7 @@ def add_dead_pixels(
 def add_clusters(
     frame: np.ndarray, fraction: float, rng: np.random.Generator, values: Sequence[int] = (0,), side: int = 4
 ) -> np.ndarray:
-    """Replace clusters of pixels by constants, each cluster round and about `side` pixels wide.
-
-    Other arguments and the result: see `add_dead_pixels`.
-    """
+    """Replace a fraction of the pixels by constants in clusters, each round and about `side` pixels wide."""
     out = frame.copy()
     height, width = frame.shape
     for _ in range(max(1, round(fraction * frame.size / (0.785 * side * side)))):
@@ -59,7 +43,7 @@ def add_clusters(
 def add_dead_lines(
     frame: np.ndarray, rng: np.random.Generator, rows: int = 0, columns: int = 0, value: int = 0
 ) -> np.ndarray:
-    """Replace random rows and columns by a constant; returns uint16 [h, w]."""
+    """Replace random rows and columns by a constant."""
     out = frame.copy()
     out[rng.choice(frame.shape[0], rows, replace=False)] = value
     out[:, rng.choice(frame.shape[1], columns, replace=False)] = value
@@ -72,14 +56,11 @@ def add_border(
     """Add a constant border, as rectification and registration leave it.
 
     Args:
-        frame: counts, uint16 [h, w]; not changed.
+        frame: counts.
         fraction: fraction of the frame covered by the border, 0..1, exact for `skew` 0.
         value: the constant.
         sides: sides with a border, of "top", "bottom", "left" and "right", all equally wide.
         skew: 0: straight; up to 1: wider towards one end of each side, like the border of a rotated image.
-
-    Returns:
-        uint16 [h, w].
     """
     height, width = frame.shape
     across, down = len({"left", "right"} & set(sides)), len({"top", "bottom"} & set(sides))
@@ -99,17 +80,7 @@ def add_border(
 
 
 def add_telemetry_rows(frame: np.ndarray, rows: int, rng: np.random.Generator, bottom: bool = True) -> np.ndarray:
-    """Replace the first or last rows by telemetry: counters, flags, ASCII text and zeros.
-
-    Args:
-        frame: counts, uint16 [h, w]; not changed.
-        rows: number of rows.
-        rng: generator of the data.
-        bottom: True: the last rows; False: the first.
-
-    Returns:
-        uint16 [h, w].
-    """
+    """Replace the last (or first) rows by telemetry: counters, flags, ASCII text and zeros."""
     data = np.zeros((rows, frame.shape[1]), np.uint16)
     for row in data:
         used = int(rng.integers(1, max(9, len(row) // 2)))
@@ -120,7 +91,7 @@ def add_telemetry_rows(frame: np.ndarray, rows: int, rng: np.random.Generator, b
 
 
 def random_defects(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Add one to three kinds of defects to a clean frame of counts; returns uint16 [h, w].
+    """Add one to three kinds of defects to a clean frame.
 
     Strengths are drawn log-uniformly, from a few pixels to a tenth of the frame.
     """

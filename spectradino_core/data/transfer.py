@@ -16,8 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Frame", "OnHost", "RawInfrared", "RawRGB", "infrared_counts", "map_tensors"]
-
 Batch = TypeVar("Batch")
 
 
@@ -96,12 +94,7 @@ Frame = tuple[np.ndarray, np.float32, np.float32, "np.ndarray | None"]
 
 
 def infrared_counts(frames: Sequence[Frame], content: Tensor | None = None) -> RawInfrared:
-    """Stack frames to a batch.
-
-    Args:
-        frames: each (counts uint8 or uint16 [H, W], low, gain, valid bool [H, W] or None), see `RawInfrared`.
-        content: see `RawInfrared`.
-    """
+    """Stack frames, each (counts uint8 or uint16 [H, W], low, gain, valid bool [H, W] or None), to a batch."""
     counts, lows, gains, valid = zip(*frames, strict=True)
     stacked = np.stack(counts)[:, None]
     masks = None
@@ -118,18 +111,13 @@ def infrared_counts(frames: Sequence[Frame], content: Tensor | None = None) -> R
 
 @dataclass
 class OnHost(Generic[Batch]):
-    """A batch as made by workers; `to` returns the batch itself with images as network input.
-
-    Attributes:
-        kind: class of the batch.
-        content: its fields by name, with images as `RawRGB` and `RawInfrared`.
-    """
+    """A batch as made by workers: its class, and its fields by name with images as `RawRGB` and `RawInfrared`."""
 
     kind: type[Batch]
     content: dict[str, Any]
 
     def to(self, device: torch.device | str) -> Batch:
-        """Return the batch on `device`; the copy is asynchronous if the memory is pinned."""
+        """Return the batch itself on `device` with images as network input; asynchronous if the memory is pinned."""
         return self.kind(**_normalised(map_tensors(self.content, lambda x: x.to(device, non_blocking=True))))
 
     def pin_memory(self) -> OnHost[Batch]:

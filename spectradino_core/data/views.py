@@ -18,11 +18,11 @@ from spectradino_core.runtime.preprocess import without_invalid
 from spectradino_core.runtime.scaling import fill_invalid, weigh
 from spectradino_core.thermal import NoValidPixelError, ThermalContract, ThermalNormaliser
 
-__all__ = [
-    "COLOURS", "PLAIN", "ViewOptions", "colour_tensor", "cut", "infrared_levels", "infrared_tensor", "take_view",
-]  # fmt: skip
-
 _INVALID = InvalidCounts()
+
+DEPTH_RANGE_M = (1.0, 100.0)
+"""Depths mapped to white and black, for streets; indoors 0.5 to 10 m. Ours: fixed, so that equal depths have equal
+values in all images."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,7 @@ def take_view(item: ImageSet, options: ViewOptions, side: int, rng: np.random.Ge
 
 
 def cut(image: np.ndarray, box: tuple[float, float, float, float], side: int, nearest: bool = False) -> np.ndarray:
-    """Crop `image` to `box` and resize to S x S.
-
-    Args:
-        image: [h, w] or [h, w, 3].
-        box: x1, y1, x2, y2 as fractions of the image size, 0..1.
-        side: S.
-        nearest: nearest-neighbour interpolation, for class indices.
-    """
+    """Crop `image` to `box` (x1, y1, x2, y2 as fractions of its size) and resize to S x S; `nearest`: class indices."""
     height, width = image.shape[:2]
     x1, y1 = min(width - 1, round(box[0] * width)), min(height - 1, round(box[1] * height))
     x2, y2 = max(x1 + 1, round(box[2] * width)), max(y1 + 1, round(box[3] * height))
@@ -132,11 +125,7 @@ COLOURS = colour_tensor(np.repeat(np.arange(256, dtype=np.uint8)[None, :, None],
 
 
 def infrared_tensor(frame: np.ndarray, contract: ThermalContract) -> np.ndarray:
-    """Normalise raw counts uint8 or uint16 [S, S] to float32 [1, S, S] in [0, 1]; 0 at invalid pixels.
-
-    Raises:
-        ThermalError: the frame does not match the contract.
-    """
+    """Normalise raw counts uint8 or uint16 [S, S] to float32 [1, S, S] in [0, 1]; 0 at invalid pixels."""
     counts, low, gain, known = infrared_levels(frame, contract)
     above = np.subtract(counts, low, dtype=np.float32)
     if known is not None:
@@ -148,11 +137,9 @@ def infrared_tensor(frame: np.ndarray, contract: ThermalContract) -> np.ndarray:
 def infrared_levels(
     frame: np.ndarray, contract: ThermalContract
 ) -> tuple[np.ndarray, np.float32, np.float32, np.ndarray | None]:
-    """Return the counts and parameters from which `infrared_tensor` is computed.
+    """Return from what `infrared_tensor` is computed, see `transfer.RawInfrared`.
 
-    Returns:
-        Counts of the frame's type and shape with invalid ones filled; low and gain, see `transfer.RawInfrared`; and
-        valid pixels, bool [S, S], or None: all.
+    That is the counts with invalid ones filled, low, gain, and valid pixels (bool [S, S]; None: all).
 
     Raises:
         ThermalError: the frame does not match the contract.
@@ -164,3 +151,39 @@ def infrared_levels(
         return np.zeros_like(frame), np.float32(0), np.float32(0), None
     counts, known = (frame, None) if valid is None else fill_invalid(*weigh(frame, valid))
     return (counts, *normaliser.levels(counts, known), known)
+
+
+def map_tensor(
+    key: str, image: np.ndarray, thermal: ThermalContract, depth_range_m: tuple[float, float] = DEPTH_RANGE_M
+) -> np.ndarray:
+    """Convert an image of any modality but RGB, [S, S], to float32 [1, S, S] in [0, 1]."""
+    if key == "depth":
+        return depth_values(image, depth_range_m)[None]
+    if key == "segmentation":
+        return segmentation_values(image)[None]
+    return infrared_tensor(image, thermal)
+
+
+def depth_values(metres: np.ndarray, range_m: tuple[float, float] = DEPTH_RANGE_M) -> np.ndarray:
+    """Map depth in metres logarithmically to brightness: 1 at the near end, 0 at the far end and where unknown (0).
+
+    Raises:
+        ValueError: not 0 < near < far.
+    """
+    near, far = range_m
+    if not 0 < near < far:
+        raise ValueError(f"a depth range has a near end above 0 and below its far end, not {near:g} to {far:g} m")
+    known = metres > 0
+    depth = np.clip(np.where(known, metres, far), near, far)
+    value = 1 - np.log(depth / near) / np.log(far / near)
+    return np.where(known, np.clip(value, 0, 1), 0).astype(np.float32)
+
+
+def segmentation_values(mask: np.ndarray) -> np.ndarray:
+    """Map class indices to brightness, the same in all images; 0 where unlabelled.
+
+    Class c gets the fractional part of (c + 1) times the golden ratio, which separates neighbouring indices.
+    """
+    table = ((np.arange(256) + 1) * 0.6180339887498949 % 1).astype(np.float32)
+    table[255] = 0
+    return table[mask]

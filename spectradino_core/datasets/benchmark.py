@@ -1,9 +1,8 @@
-"""Published data sets: description, class tables and scoring rules, and the labelled pairs of one split.
+"""Published data sets: description, class tables and scoring rules (`Benchmark`), and one split (`LabelledPairs`).
 
-A `Benchmark` describes a data set as published; `LabelledPairs` is one split of it on disk. Labels index the class
-tables of the benchmark, not those of a model. Torch-free.
+Labels index the class tables of the benchmark, not those of a model. Torch-free.
 
-Letters: h x w a pair's pixel grid, K boxes, I ignored boxes.
+Letters: h x w a pair's pixel grid.
 """
 
 from __future__ import annotations
@@ -12,26 +11,39 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 
-from spectradino_core.data.images import read_colour
+from spectradino_core.data.images import IMAGE_ENDINGS, read_colour, read_counts
 from spectradino_core.data.labels import Boxes, ImageLabels, LabelError, boxes_of, describe_notes
 from spectradino_core.data.labels.files import is_roboflow
+from spectradino_core.data.labels.masks import mask_of
 from spectradino_core.data.labels.objects import LOSSES
+from spectradino_core.data.labels.voc import read_voc
 from spectradino_core.data.prefetch import prefetched
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.datasets.daylight import DAY, NIGHT, time_of
-from spectradino_core.datasets.files import BenchmarkError, read_pair
+from spectradino_core.datasets.files import BenchmarkError, by_stem, on_grid
 from spectradino_core.modality import Modality
-
-__all__ = ["MAX_MISSING", "Benchmark", "Found", "LabelledItem", "LabelledPairs"]
 
 log = logging.getLogger(__name__)
 
 MAX_MISSING = 0.01
 """Maximum fraction of incomplete pairs in a split: published archives miss a file or two, truncated ones many."""
+
+DAY, NIGHT = "day", "night"
+
+NIGHT_BELOW = 140.0
+"""Mean luminance of an RGB image by night, 0 .. 255. Of RoadScene's 14 labelled nights this finds 11, and it takes no
+day for one: automatic exposure lifts dark streets to 70 .. 175. A darker camera needs another threshold."""
+
+
+def time_of(rgb: np.ndarray) -> str:
+    """Classify an RGB image uint8 [h, w, 3] as DAY or NIGHT by its luminance (Rec. 601)."""
+    return NIGHT if float(cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY).mean()) < NIGHT_BELOW else DAY
 
 
 @dataclass(frozen=True)
@@ -40,10 +52,8 @@ class LabelledItem:
 
     Attributes:
         name: unique within the split.
-        rgb: file of the RGB image.
-        infrared: file of the infrared image; may be the same file (MFNet stores both in one).
-        boxes: file of the boxes, or None.
-        mask: file of the class mask, or None.
+        rgb, infrared: files of the images; may be the same file (MFNet stores both in one).
+        boxes, mask: files of the labels, or None.
         subsets: subsets according to the data set, such as "day" or "night".
         seed: seed of a rendered scene, which has no files.
         present: whether there is an RGB and an infrared image; the path of an absent one is meaningless.
@@ -67,15 +77,25 @@ class LabelledItem:
 
 
 def _images(item: LabelledItem) -> tuple[np.ndarray, np.ndarray]:
-    return read_pair(item.rgb, item.infrared)
+    rgb = read_colour(item.rgb)
+    return rgb, on_grid(read_counts(item.infrared), rgb.shape, item.infrared)
+
+
+def _voc_objects(item: LabelledItem) -> ImageLabels:
+    assert item.boxes is not None
+    return read_voc(item.boxes)
+
+
+def _mask(table: Mapping[int, int], item: LabelledItem, notes: Counter[str]) -> np.ndarray:
+    assert item.mask is not None
+    return mask_of(item.mask, table, notes)
 
 
 @dataclass
 class Found:
-    """Pairs that a reader found for one split, and functions that read them.
+    """Complete pairs that a reader found for one split, and functions that read them.
 
     Attributes:
-        items: complete pairs.
         missing: first missing file of each incomplete pair, relative to the root.
         images: reads RGB uint8 [h, w, 3] and infrared uint8 or uint16 [h, w].
         objects: reads the objects, None if the item is not labelled; None: the data set has no boxes.
@@ -97,17 +117,59 @@ class Found:
     remarks: list[str] = field(default_factory=list)
     difficult_counts: bool = True
 
+    @classmethod
+    def matched(
+        cls,
+        home: Path,
+        folders: Mapping[str, str],
+        names: Sequence[str] | None = None,
+        stems: Mapping[str, str] | None = None,
+        subsets: Callable[[str], tuple[str, ...]] = lambda name: (),
+        table: Mapping[int, int] | None = None,
+        **readers: Any,
+    ) -> Found:
+        """Find the files of each item in folders of one kind of file each.
+
+        Args:
+            home: folder of the data set.
+            folders: folders below it by role: "rgb", "infrared", "boxes" (VOC XML), "mask" (PNG), or another one whose
+                files only have to exist.
+            names: names of the items; None: those of all images and masks.
+            stems: stem of an item's file by role, with "{}" in place of the item's name; None: the name.
+            subsets: subsets of an item by its name.
+            table: class by stored mask value, 255: ignored; of sets with masks.
+            readers: other attributes.
+        """
+        endings = {"boxes": (".xml",), "mask": (".png",)}
+        files = {role: by_stem(home / folder, endings.get(role, IMAGE_ENDINGS)) for role, folder in folders.items()}
+        if names is None:
+            names = sorted(set().union(*(found for role, found in files.items() if role != "boxes")))
+        whole: list[LabelledItem] = []
+        missing: list[str] = []
+        for name in names:
+            wanted = {role: stems[role].format(name) if stems is not None else name for role in folders}
+            lacking = [f"{folders[role]}/{stem}" for role, stem in wanted.items() if stem not in files[role]]
+            if lacking:
+                missing.append(lacking[0])
+                continue
+            paths = {role: files[role][stem] for role, stem in wanted.items()}
+            labels = paths.get("boxes"), paths.get("mask")
+            whole.append(LabelledItem(name, paths["rgb"], paths["infrared"], *labels, subsets(name)))
+        if "boxes" in folders:
+            readers.setdefault("objects", _voc_objects)
+        if table is not None:
+            readers.setdefault("mask", partial(_mask, table))
+        return cls(whole, missing, **readers)
+
 
 @dataclass(frozen=True)
 class Benchmark:
     """A data set as published.
 
     Attributes:
-        name: name on the command line.
-        title: name in papers.
+        name, title: name on the command line and in papers.
         infrared: band of the infrared images.
-        box_classes: names that box labels index; empty: no boxes.
-        mask_classes: names that mask values index; empty: no masks.
+        box_classes, mask_classes: names that box labels and mask values index; empty: there are none.
         palette: RGB of each mask class.
         splits: official splits and their numbers of pairs; None: unknown.
         train_split, report_split: splits that published figures are trained and reported on.
@@ -117,7 +179,7 @@ class Benchmark:
         licence: its terms in a phrase.
         ignore: pixels and boxes that are not scored, and how background is scored.
         notes: known traps, one per entry.
-        time_rule: source of the subsets "day" and "night": "stated" by the data set, "luminance" (see `daylight`) or
+        time_rule: source of the subsets "day" and "night": "stated" by the data set, "luminance" (see `time_of`) or
             None.
         stated_subsets: subsets that the data set states.
         assumed: parts of this description that are not published and therefore assumed; empty: none.
@@ -128,13 +190,13 @@ class Benchmark:
     title: str
     infrared: Modality
     splits: Mapping[str, int | None]
-    train_split: str
-    report_split: str
     find: Callable[[Path, str], Found] = field(repr=False)
     layout: str
     source: str
     licence: str
     ignore: str
+    train_split: str = "train"
+    report_split: str = "test"
     box_classes: tuple[str, ...] = ()
     mask_classes: tuple[str, ...] = ()
     palette: tuple[tuple[int, int, int], ...] = ()
@@ -146,19 +208,19 @@ class Benchmark:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Tasks with labels: "detection", "segmentation" or both."""
+        """Labelled tasks: "detection", "segmentation" or both."""
         return (*(("detection",) if self.box_classes else ()), *(("segmentation",) if self.mask_classes else ()))
 
     @property
     def subsets(self) -> tuple[str, ...]:
-        """Available subsets of a split."""
+        """Subsets that its splits may have."""
         return tuple(dict.fromkeys((*self.stated_subsets, *((DAY, NIGHT) if self.time_rule else ()))))
 
     def open(self, root: str | Path | None, split: str, allow_missing: bool = False) -> LabelledPairs:
         """Open one split.
 
         Args:
-            root: folder of the extracted data set, or its parent.
+            root: folder of the extracted data set, or its parent; None: rendered scenes.
             split: key of `splits`.
             allow_missing: accept any number of incomplete pairs.
 
@@ -169,26 +231,24 @@ class Benchmark:
             raise BenchmarkError(f"{self.name} has no split {split!r}: choose one of {', '.join(self.splits)}")
         if root is None and self.needs_root:
             raise BenchmarkError(f"{self.name} needs --data, the folder it was extracted to. {self.advice}")
+        folder = Path() if root is None else Path(root)
         try:
-            found = self.find(Path() if root is None else Path(root), split)
+            found = self.find(folder, split)
         except LabelError as error:
             raise BenchmarkError(f"{error}. {self.advice}") from None
         found.notes["renamed"] += sum(
             any(is_roboflow(path.name) for path in item.files) and not is_roboflow(item.name) for item in found.items
         )
-        pairs = LabelledPairs(self, Path() if root is None else Path(root), split, found)
-        total = len(found.items) + len(found.missing)
         if not found.items:
             lacking = f": {found.missing[0]} and {len(found.missing) - 1} more are missing" if found.missing else ""
             raise BenchmarkError(f"{root}: no complete pair of {self.name} {split}{lacking}. {self.advice}")
         if found.missing and not allow_missing:
-            message = (
-                f"{len(found.missing)} of {total} pairs of {self.name} {split} lack a file, such as {found.missing[0]}"
-            )
-            if len(found.missing) > MAX_MISSING * total:
+            missing, total = len(found.missing), len(found.items) + len(found.missing)
+            message = f"{missing} of {total} pairs of {self.name} {split} lack a file, such as {found.missing[0]}"
+            if missing > MAX_MISSING * total:
                 raise BenchmarkError(f"{root}: {message}; it seems only partly extracted. {self.advice}")
             log.warning("%s; they are skipped", message)
-        return pairs
+        return LabelledPairs(self, folder, split, found)
 
     @property
     def advice(self) -> str:
@@ -200,52 +260,23 @@ class LabelledPairs(Sequence[LabelledItem]):
     """Labelled pairs of one split, or of a subset of it.
 
     Attributes:
-        benchmark: description of the data set.
+        benchmark: description of the data set, of which most other attributes are.
         root, split: folder and split.
         name: data set, split and subset, for tables.
-        missing: missing files, see `Found`.
+        missing, remarks: see `Found`.
     """
 
     def __init__(self, benchmark: Benchmark, root: Path, split: str, found: Found, subset: str | None = None) -> None:
         self.benchmark, self.root, self.split = benchmark, root, split
         self.name = " ".join(word for word in (benchmark.name, split, subset) if word)
-        self.missing = tuple(found.missing)
+        self.infrared, self.ignore, self.subsets = benchmark.infrared, benchmark.ignore, benchmark.subsets
+        self.box_classes, self.mask_classes = benchmark.box_classes, benchmark.mask_classes
+        self.palette = benchmark.palette
+        self.missing, self.remarks = tuple(found.missing), tuple(found.remarks)
         self._found = found
         self._subset = subset
         self._notes: dict[str, Counter[str]] = {}
         self._warned: set[str] = set()
-
-    @property
-    def items(self) -> tuple[LabelledItem, ...]:
-        return tuple(self._found.items)
-
-    @property
-    def box_classes(self) -> tuple[str, ...]:
-        return self.benchmark.box_classes
-
-    @property
-    def mask_classes(self) -> tuple[str, ...]:
-        return self.benchmark.mask_classes
-
-    @property
-    def palette(self) -> tuple[tuple[int, int, int], ...]:
-        return self.benchmark.palette
-
-    @property
-    def infrared(self) -> Modality:
-        return self.benchmark.infrared
-
-    @property
-    def ignore(self) -> str:
-        return self.benchmark.ignore
-
-    @property
-    def subsets(self) -> tuple[str, ...]:
-        return self.benchmark.subsets
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        return tuple(self._found.remarks)
 
     @property
     def notes(self) -> Counter[str]:
@@ -260,9 +291,6 @@ class LabelledPairs(Sequence[LabelledItem]):
         if isinstance(index, slice):
             return self._with(self._found.items[index], self._subset)
         return self._found.items[index]
-
-    def __iter__(self) -> Iterator[LabelledItem]:
-        return iter(self._found.items)
 
     def load(self, item: LabelledItem) -> PairedSample:
         """Read a pair's images and labels; `subsets` of the sample includes day or night if the benchmark has a rule.
@@ -279,17 +307,11 @@ class LabelledPairs(Sequence[LabelledItem]):
         except LabelError as error:
             raise BenchmarkError(str(error)) from None
         sample.name = f"{self.benchmark.name}/{item.name}"
-        sample.subsets = item.subsets
-        if self.benchmark.time_rule == "luminance" and not {DAY, NIGHT} & set(item.subsets):
-            sample.subsets = (*item.subsets, time_of(sample.rgb))
+        sample.subsets = self._subsets_of(item, sample.rgb)
         return sample, boxes
 
     def boxes(self, item: LabelledItem, size: tuple[int, int]) -> Boxes | None:
-        """Read an item's boxes, clipped to an image of (width, height); None: not labelled.
-
-        Raises:
-            LabelError: the file of the boxes is missing or damaged.
-        """
+        """Read an item's boxes, clipped to an image of (width, height); None: not labelled. Raises LabelError."""
         objects = None if self._found.objects is None else self._found.objects(item)
         return None if objects is None else boxes_of(objects, self.box_classes, size, self._found.difficult_counts)
 
@@ -298,20 +320,12 @@ class LabelledPairs(Sequence[LabelledItem]):
         return prefetched(self.load, self, workers)
 
     def subset(self, name: str) -> LabelledPairs:
-        """Return the pairs of a subset. The rule "luminance" reads the RGB image of every pair without stated subset.
-
-        Raises:
-            BenchmarkError: the benchmark has no such subset, or an image can't be read.
-        """
+        """Return the pairs of a subset. The rule "luminance" reads the RGB image of pairs without a stated subset."""
         if name not in self.subsets:
             raise BenchmarkError(
                 f"{self.benchmark.name} has no subset {name!r}: choose one of {', '.join(self.subsets) or 'none'}"
             )
         return self._with([item for item in self._found.items if name in self._subsets_of(item)], name)
-
-    def subset_counts(self) -> Counter[str]:
-        """Count the pairs of each subset."""
-        return Counter(name for item in self._found.items for name in self._subsets_of(item))
 
     def __reduce__(self) -> tuple[Callable[..., LabelledPairs], tuple[object, ...]]:
         """Pickle by reference: another process opens the folder and selects the same items in the same order."""
@@ -326,8 +340,7 @@ class LabelledPairs(Sequence[LabelledItem]):
         sample = PairedSample(rgb, infrared, present=item.present)
         boxes = self.boxes(item, sample.size)
         if boxes is not None:
-            sample.boxes, sample.labels = boxes.boxes, boxes.labels
-            sample.ignored, sample.ignored_labels = boxes.ignored, boxes.ignored_labels
+            sample = replace(sample, **boxes.fields())
         notes = Counter() if boxes is None else boxes.notes
         if found.mask is not None:
             sample.mask = found.mask(item, notes)
@@ -347,10 +360,10 @@ class LabelledPairs(Sequence[LabelledItem]):
                 text = describe_notes({kind: notes[kind]})[0]
                 log.warning("%s, %s: %s, perhaps more in others", self.name, item.boxes or item.name, text)
 
-    def _subsets_of(self, item: LabelledItem) -> tuple[str, ...]:
+    def _subsets_of(self, item: LabelledItem, rgb: np.ndarray | None = None) -> tuple[str, ...]:
         if self.benchmark.time_rule != "luminance" or {DAY, NIGHT} & set(item.subsets):
             return item.subsets
-        return (*item.subsets, time_of(read_colour(item.rgb)))
+        return (*item.subsets, time_of(read_colour(item.rgb) if rgb is None else rgb))
 
     def _with(self, items: Sequence[LabelledItem], subset: str | None) -> LabelledPairs:
         return LabelledPairs(self.benchmark, self.root, self.split, replace(self._found, items=list(items)), subset)

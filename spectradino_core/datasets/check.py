@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -16,11 +15,10 @@ import numpy as np
 
 from spectradino_core.data.images import ImageFileError, in_colour
 from spectradino_core.data.labels import Boxes, LabelError, describe_notes
+from spectradino_core.data.prefetch import prefetched
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.datasets.benchmark import MAX_MISSING, Benchmark, LabelledItem, LabelledPairs
-from spectradino_core.datasets.files import BenchmarkError
-
-__all__ = ["SplitReport", "check_benchmark", "check_split"]
+from spectradino_core.datasets.files import BenchmarkError, evenly_spread
 
 log = logging.getLogger(__name__)
 
@@ -35,16 +33,14 @@ class SplitReport:
     """Result of the check of one split.
 
     Attributes:
-        split: name of the split.
         pairs: labelled pairs; None if the split could not be opened.
         read: number of pairs that were read.
         problems: reasons why the split is unusable or its scores would be wrong.
         remarks: further information for the user.
-        boxes: number of boxes by class.
-        without_boxes: number of pairs without boxes.
+        boxes, without_boxes: number of boxes by class, and of pairs without any.
         pixels: number of pixels by mask class; the last entry is "unlabelled".
-        formats: number of pairs by size and infrared depth.
-        subsets: number of pairs by subset.
+        formats, subsets: number of pairs by size and infrared depth, and by subset.
+        findings, examples: count of each kind of finding, and its first few examples.
     """
 
     split: str
@@ -57,10 +53,18 @@ class SplitReport:
     pixels: Counter[str] = field(default_factory=Counter)
     formats: Counter[str] = field(default_factory=Counter)
     subsets: Counter[str] = field(default_factory=Counter)
+    findings: Counter[str] = field(default_factory=Counter)
+    examples: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     @property
     def usable(self) -> bool:
         return not self.problems
+
+    def add(self, kind: str, example: str, count: int = 1) -> None:
+        """Add a finding."""
+        self.findings[kind] += count
+        if len(self.examples[kind]) < _EXAMPLES:
+            self.examples[kind].append(example)
 
 
 def check_benchmark(
@@ -69,8 +73,7 @@ def check_benchmark(
     """Check each split, and report pairs that occur in two official splits as problems.
 
     Args:
-        benchmark: expected data set.
-        root: its folder.
+        benchmark, root: expected data set, and its folder.
         splits: splits to check; None: all.
         at_most: maximum number of pairs to read per split, evenly spread; None: all.
 
@@ -85,9 +88,7 @@ def check_benchmark(
     reports = [check_split(benchmark, root, split, at_most) for split in splits or benchmark.splits]
     official = [report for report in reports if report.pairs is not None and report.split in ("train", "val", "test")]
     for one, other in combinations(official, 2):
-        assert one.pairs is not None
-        assert other.pairs is not None
-        shared = sorted({item.name for item in one.pairs} & {item.name for item in other.pairs})
+        shared = sorted({item.name for item in one.pairs or ()} & {item.name for item in other.pairs or ()})
         if shared:
             other.problems.append(f"{len(shared)} of its pairs are in {one.split} too, such as {shared[0]}")
     return reports
@@ -106,32 +107,17 @@ def check_split(benchmark: Benchmark, root: Path | None, split: str, at_most: in
     _count_pairs(report, benchmark, pairs)
     items = list(pairs)
     if at_most is not None and at_most < len(items):
-        items = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, at_most).astype(int))]
+        items = evenly_spread(items, at_most)
         report.remarks.append(f"only {len(items)} of its {len(pairs)} pairs were read")
     _look_for_swapped_folders(report, items)
-    notes = _Notes()
     for item, sample, boxes, failure in _read(pairs, items):
         if sample is None:
-            notes.add("damaged", str(failure))
-            continue
-        report.read += 1
-        _count(report, notes, item, sample, boxes)
-    _conclude(report, notes, pairs)
+            report.add("damaged", str(failure))
+        else:
+            report.read += 1
+            _count(report, pairs, item, sample, boxes)
+    _conclude(report, pairs)
     return report
-
-
-class _Notes:
-    """Findings by kind, with the first few examples."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.examples: dict[str, list[str]] = {}
-
-    def add(self, kind: str, example: str, count: int = 1) -> None:
-        self.counts[kind] += count
-        examples = self.examples.setdefault(kind, [])
-        if len(examples) < _EXAMPLES:
-            examples.append(example)
 
 
 def _count_pairs(report: SplitReport, benchmark: Benchmark, pairs: LabelledPairs) -> None:
@@ -148,7 +134,7 @@ def _count_pairs(report: SplitReport, benchmark: Benchmark, pairs: LabelledPairs
 
 def _look_for_swapped_folders(report: SplitReport, items: Sequence[LabelledItem]) -> None:
     """Report infrared images in colour: those of an infrared camera have one channel or three equal ones."""
-    sampled = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, _COLOUR_SAMPLES).astype(int))]
+    sampled = evenly_spread(items, _COLOUR_SAMPLES)
     coloured = [
         item.infrared for item in sampled if item.present[1] and item.infrared != item.rgb and in_colour(item.infrared)
     ]
@@ -159,7 +145,7 @@ def _look_for_swapped_folders(report: SplitReport, items: Sequence[LabelledItem]
 def _read(
     pairs: LabelledPairs, items: Sequence[LabelledItem]
 ) -> Iterator[tuple[LabelledItem, PairedSample | None, Boxes | None, Exception | None]]:
-    """Yield the items in order, read ahead by a few threads (decoding releases the GIL)."""
+    """Yield the items in order, read ahead by a few threads."""
 
     def one(item: LabelledItem) -> tuple[LabelledItem, PairedSample | None, Boxes | None, Exception | None]:
         try:
@@ -167,73 +153,67 @@ def _read(
         except (LabelError, ImageFileError) as error:
             return item, None, None, error
 
-    workers = max(1, min(8, os.cpu_count() or 1))
     logged = time.monotonic()
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(items), 8 * workers):  # windows limit the images in memory
-            yield from pool.map(one, items[start : start + 8 * workers])
-            if time.monotonic() - logged > _LOG_EVERY_S:
-                logged = time.monotonic()
-                log.info("%s: %d of %d pairs read", pairs.name, min(start + 8 * workers, len(items)), len(items))
+    for number, row in enumerate(prefetched(one, items, min(8, os.cpu_count() or 1)), 1):
+        yield row
+        if time.monotonic() - logged > _LOG_EVERY_S:
+            logged = time.monotonic()
+            log.info("%s: %d of %d pairs read", pairs.name, number, len(items))
 
 
-def _count(report: SplitReport, notes: _Notes, item: LabelledItem, sample: PairedSample, boxes: Boxes | None) -> None:
-    pairs = report.pairs
-    assert pairs is not None
+def _count(
+    report: SplitReport, pairs: LabelledPairs, item: LabelledItem, sample: PairedSample, boxes: Boxes | None
+) -> None:
     infrared = f"infrared {sample.infrared.dtype}" if item.present[1] else "RGB only"
     infrared += "" if item.present[0] else " only"
     report.formats[f"{sample.size[0]}x{sample.size[1]}, {infrared}"] += 1
     report.subsets.update(sample.subsets)
     if item.present[1] and sample.infrared.min() == sample.infrared.max():
-        notes.add("flat", item.name)
+        report.add("flat", item.name)
     if sample.labels is not None:
         report.boxes.update(pairs.box_classes[label] for label in sample.labels)
         report.without_boxes += not len(sample.labels)
     if boxes is not None:
         where = str(item.boxes.name if item.boxes else item.name)
         for name, count in boxes.unknown.items():
-            notes.add(f"class {name}", where, count)
+            report.add(f"class {name}", where, count)
         for kind, count in boxes.notes.items():
             if count:
-                notes.add(f"label {kind}", where, count)
-        notes.counts["mostly outside"] += boxes.mostly_outside
+                report.add(f"label {kind}", where, count)
+        report.findings["mostly outside"] += boxes.mostly_outside
     if sample.mask is not None:
         counts = np.bincount(sample.mask.ravel(), minlength=256)
         report.pixels.update({name: int(counts[i]) for i, name in enumerate(pairs.mask_classes) if counts[i]})
         report.pixels["unlabelled"] += int(counts[255])
         if counts[255] == sample.mask.size:
-            notes.add("no labels", item.name)
+            report.add("no labels", item.name)
 
 
-def _conclude(report: SplitReport, notes: _Notes, pairs: LabelledPairs) -> None:
-    def with_example(kind: str, text: str) -> str:
-        return f"{notes.counts[kind]} {text}, such as {notes.examples[kind][0]}"
-
-    if notes.counts["damaged"]:
-        report.problems.append(f"{notes.counts['damaged']} pairs can't be read:")
-        report.problems.extend(f"  {example}" for example in notes.examples["damaged"])
+def _conclude(report: SplitReport, pairs: LabelledPairs) -> None:
+    if report.findings["damaged"]:
+        report.problems.append(f"{report.findings['damaged']} pairs can't be read:")
+        report.problems.extend(f"  {example}" for example in report.examples["damaged"])
     total = sum(report.boxes.values())
     if pairs.box_classes and report.read and not total:
         report.problems.append("no box of its classes was found: are these its annotations?")
     found = pairs.notes
     for kind, count in found.items():
-        examples = notes.examples.get(f"label {kind}")
-        report.remarks += [
-            text + (f", such as in {examples[0]}" if examples else "") for text in describe_notes({kind: count})
-        ]
-    odd, listed = notes.counts["mostly outside"] + found["outside"], total + found["outside"]
+        example = "".join(f", such as in {one}" for one in report.examples[f"label {kind}"][:1])
+        report.remarks += [text + example for text in describe_notes({kind: count})]
+    odd, listed = report.findings["mostly outside"] + found["outside"], total + found["outside"]
     if odd > _MAX_ODD_BOXES * listed:
         report.problems.append(
             f"{odd} of {listed} boxes lie mostly outside their images: are these its annotations and images?"
         )
-    for kind in notes.counts:
-        if kind.startswith("class "):
-            text = f"objects of the {kind} are skipped: it is not a class of the benchmark"
-            report.remarks.append(with_example(kind, text))
-    if notes.counts["flat"]:
-        report.remarks.append(with_example("flat", "infrared frames hold a single value"))
-    if notes.counts["no labels"]:
-        report.remarks.append(with_example("no labels", "masks have no labelled pixel"))
+    texts = {
+        kind: f"objects of the {kind} are skipped: it is not a class of the benchmark"
+        for kind in report.findings
+        if kind.startswith("class ")
+    }
+    texts |= {"flat": "infrared frames hold a single value", "no labels": "masks have no labelled pixel"}
+    for kind, text in texts.items():
+        if report.findings[kind]:
+            report.remarks.append(f"{report.findings[kind]} {text}, such as {report.examples[kind][0]}")
     for classes, seen in ((pairs.box_classes, report.boxes), (pairs.mask_classes, report.pixels)):
         absent = [name for name in classes if not seen[name]]
         if absent and len(absent) < len(classes):

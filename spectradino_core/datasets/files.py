@@ -8,35 +8,24 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
 
-from spectradino_core.data.images import read_colour, read_counts
+from spectradino_core.data.images import IMAGE_ENDINGS
 from spectradino_core.data.labels import LabelError
 from spectradino_core.data.labels.files import is_roboflow, plain_stem, read_text
 from spectradino_core.files import listing
-
-__all__ = [
-    "IMAGES",
-    "BenchmarkError",
-    "by_stem",
-    "locate",
-    "matched",
-    "names_of",
-    "on_grid",
-    "read_pair",
-    "relative",
-]
 
 
 class BenchmarkError(LabelError):
     """A root does not hold the expected data set or only part of it, or a file is damaged; names the culprit."""
 
 
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+T = TypeVar("T")
 
 _NAME = re.compile(r"[\w][\w.\- ()]*")
 _MAX_ASPECT_ERROR = 0.02
@@ -59,13 +48,10 @@ def locate(root: Path, wanted: Sequence[str], nested: Sequence[str] = ()) -> Pat
     return best
 
 
-def by_stem(folder: Path, endings: Sequence[str] = IMAGES) -> dict[str, Path]:
+def by_stem(folder: Path, endings: Sequence[str] = IMAGE_ENDINGS) -> dict[str, Path]:
     """Map stems to a folder's files with one of these endings (any case), sorted, without hidden files.
 
     Roboflow's renaming is undone, unless several files would get one name, as in its exports with augmentation.
-
-    Raises:
-        BenchmarkError: no such folder.
     """
     try:
         with os.scandir(folder) as entries:
@@ -106,28 +92,14 @@ def names_of(path: Path, suffixes: Sequence[str] = ()) -> list[str]:
 
 
 def relative(root: Path, path: Path) -> str:
-    """Return the path relative to the root, for messages."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def read_pair(rgb: Path, infrared: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read RGB uint8 [h, w, 3], and infrared uint8 or uint16 [h, w] on the pixel grid of the RGB image.
-
-    Raises:
-        ImageFileError: see `images`.
-        BenchmarkError: the images have different aspect ratios.
-    """
-    colour = read_colour(rgb)
-    return colour, on_grid(read_counts(infrared), colour.shape[:2], infrared)
-
-
 def on_grid(image: np.ndarray, shape: tuple[int, ...], path: Path) -> np.ndarray:
-    """Resample an infrared image to the pixel grid [h, w] of its RGB image.
-
-    Registered sets store some bands at another resolution. Another aspect ratio means another view.
+    """Resample an infrared image to the pixel grid [h, w] of its RGB image; registered sets may store another.
 
     Raises:
-        BenchmarkError: the aspect ratios differ by more than 2 %.
+        BenchmarkError: the aspect ratios differ by more than 2 %, so it is another view.
     """
     height, width = shape[:2]
     if image.shape[:2] == (height, width):
@@ -142,26 +114,6 @@ def on_grid(image: np.ndarray, shape: tuple[int, ...], path: Path) -> np.ndarray
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def matched(
-    root: Path, names: Sequence[str], folders: Mapping[str, Mapping[str, Path]], wanted: Mapping[str, str]
-) -> tuple[dict[str, dict[str, Path]], list[str]]:
-    """Find the files of each item; for incomplete items, the first missing file.
-
-    Args:
-        root: for messages.
-        names: names of items.
-        folders: by role ("rgb", "infrared", ..), the files of its folder by stem.
-        wanted: by role, the stem of an item's file with "{}" in place of the item's name.
-    """
-    whole: dict[str, dict[str, Path]] = {}
-    missing: list[str] = []
-    for name in names:
-        files = {role: folders[role].get(pattern.format(name)) for role, pattern in wanted.items()}
-        lacking = next((role for role, path in files.items() if path is None), None)
-        if lacking is None:
-            whole[name] = {role: path for role, path in files.items() if path is not None}
-        else:
-            example = next(iter(folders[lacking].values()), None)
-            where = lacking if example is None else relative(root, example.parent)
-            missing.append(f"{where}/{wanted[lacking].format(name)}")
-    return whole, missing
+def evenly_spread(items: Sequence[T], count: int) -> list[T]:
+    """Return at most `count` items, evenly spread from the first to the last."""
+    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, count).astype(int))]

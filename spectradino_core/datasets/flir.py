@@ -5,14 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spectradino_core.data.labels import ImageLabels
-from spectradino_core.data.labels.voc import read_voc
-from spectradino_core.datasets.benchmark import Benchmark, Found, LabelledItem
-from spectradino_core.datasets.daylight import DAY, NIGHT
-from spectradino_core.datasets.files import BenchmarkError, by_stem, locate, matched, names_of
+from spectradino_core.datasets.benchmark import DAY, NIGHT, Benchmark, Found
+from spectradino_core.datasets.files import BenchmarkError, locate, names_of
 from spectradino_core.modality import Modality
-
-__all__ = ["FLIR"]
 
 _LISTS = {"train": "align_train.txt", "val": "align_validation.txt"}
 _SUFFIXES = (".xml", ".jpeg", ".jpg", "_PreviewData", "_RGB")
@@ -21,19 +16,10 @@ _SUFFIXES = (".xml", ".jpeg", ".jpg", "_PreviewData", "_RGB")
 def _find(root: Path, split: str) -> Found:
     home = locate(root, ("JPEGImages", "Annotations"), nested=("align", "aligned/align", "FLIR_aligned"))
     names = names_of(_list(home, _LISTS[split]), _SUFFIXES)
-    folders = {
-        "rgb": by_stem(home / "JPEGImages"),
-        "boxes": by_stem(home / "Annotations", (".xml",)),
-    }
-    folders["infrared"] = folders["rgb"]
-    wanted = {"rgb": "{}_RGB", "infrared": "{}_PreviewData", "boxes": "{}_PreviewData"}
-    whole, missing = matched(home, names, folders, wanted)
+    folders = {"rgb": "JPEGImages", "infrared": "JPEGImages", "boxes": "Annotations"}
+    stems = {"rgb": "{}_RGB", "infrared": "{}_PreviewData", "boxes": "{}_PreviewData"}
     times = _times(home, split)
-    items = [
-        LabelledItem(name, files["rgb"], files["infrared"], files["boxes"], subsets=times.get(name, ()))
-        for name, files in whole.items()
-    ]
-    return Found(items, missing, objects=_objects)
+    return Found.matched(home, folders, names, stems, lambda name: times.get(name, ()))
 
 
 def _list(home: Path, name: str) -> Path:
@@ -53,18 +39,12 @@ def _times(home: Path, split: str) -> dict[str, tuple[str, ...]]:
     return times
 
 
-def _objects(item: LabelledItem) -> ImageLabels:
-    assert item.boxes is not None
-    return read_voc(item.boxes)
-
-
 FLIR = Benchmark(
     name="flir",
     title="FLIR ADAS v1, aligned",
     infrared=Modality.LWIR,
     box_classes=("person", "bicycle", "car"),
     splits={"train": 4128, "val": 1013},
-    train_split="train",
     report_split="val",
     find=_find,
     time_rule="luminance",

@@ -3,80 +3,44 @@ Segmentation" (ICCV 2023)."""
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
-import numpy as np
-
 from spectradino_core.data.labels import UNLABELLED
-from spectradino_core.data.labels.masks import mask_of
-from spectradino_core.datasets.benchmark import Benchmark, Found, LabelledItem
-from spectradino_core.datasets.files import by_stem, locate, matched
+from spectradino_core.datasets.benchmark import Benchmark, Found
+from spectradino_core.datasets.files import locate
 from spectradino_core.modality import Modality
 
-__all__ = ["FMB"]
-
-_CLASSES = (
-    "road",
-    "sidewalk",
-    "building",
-    "traffic_light",
-    "traffic_sign",
-    "vegetation",
-    "sky",
-    "person",
-    "car",
-    "truck",
-    "bus",
-    "motorcycle",
-    "bicycle",
-    "pole",
-)
+_CLASSES = {
+    "road": (179, 228, 228),
+    "sidewalk": (181, 57, 133),
+    "building": (67, 162, 177),
+    "traffic_light": (200, 178, 50),
+    "traffic_sign": (132, 45, 199),
+    "vegetation": (66, 172, 84),
+    "sky": (179, 73, 79),
+    "person": (76, 99, 166),
+    "car": (66, 121, 253),
+    "truck": (137, 165, 91),
+    "bus": (155, 97, 152),
+    "motorcycle": (105, 153, 140),
+    "bicycle": (222, 215, 158),
+    "pole": (135, 113, 90),
+}
 _TABLE = {0: UNLABELLED, UNLABELLED: UNLABELLED} | {value + 1: value for value in range(len(_CLASSES))}
 
 
 def _find(root: Path, split: str) -> Found:
-    home = locate(root, (f"{split}/Visible", f"{split}/Infrared", f"{split}/Label"), nested=("FMB",))
-    folders = {
-        "rgb": by_stem(home / split / "Visible"),
-        "infrared": by_stem(home / split / "Infrared"),
-        "mask": by_stem(home / split / "Label", (".png",)),
-    }
-    names = sorted(set().union(*folders.values()))
-    whole, missing = matched(home, names, folders, dict.fromkeys(folders, "{}"))
-    items = [LabelledItem(name, files["rgb"], files["infrared"], mask=files["mask"]) for name, files in whole.items()]
-    return Found(items, missing, mask=_mask)
-
-
-def _mask(item: LabelledItem, notes: Counter[str]) -> np.ndarray:
-    assert item.mask is not None
-    return mask_of(item.mask, _TABLE, notes)
+    folders = {"rgb": f"{split}/Visible", "infrared": f"{split}/Infrared", "mask": f"{split}/Label"}
+    return Found.matched(locate(root, tuple(folders.values()), nested=("FMB",)), folders, table=_TABLE)
 
 
 FMB = Benchmark(
     name="fmb",
     title="FMB",
     infrared=Modality.LWIR,
-    mask_classes=_CLASSES,
-    palette=(
-        (179, 228, 228),
-        (181, 57, 133),
-        (67, 162, 177),
-        (200, 178, 50),
-        (132, 45, 199),
-        (66, 172, 84),
-        (179, 73, 79),
-        (76, 99, 166),
-        (66, 121, 253),
-        (137, 165, 91),
-        (155, 97, 152),
-        (105, 153, 140),
-        (222, 215, 158),
-        (135, 113, 90),
-    ),
+    mask_classes=tuple(_CLASSES),
+    palette=tuple(_CLASSES.values()),
     splits={"train": 1220, "test": 280},
-    train_split="train",
-    report_split="test",
     find=_find,
     layout="train/{Visible,Infrared,Label}/<id>.png and test/{Visible,Infrared,Label}/<id>.png",
     source="the links in https://github.com/JinyuanLiu-CV/SegMiF; unzip train.zip and test.zip into one folder",

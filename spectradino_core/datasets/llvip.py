@@ -4,31 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spectradino_core.data.labels import ImageLabels
-from spectradino_core.data.labels.voc import read_voc
-from spectradino_core.datasets.benchmark import Benchmark, Found, LabelledItem
-from spectradino_core.datasets.files import by_stem, locate, matched
+from spectradino_core.datasets.benchmark import Benchmark, Found
+from spectradino_core.datasets.files import locate
 from spectradino_core.modality import Modality
-
-__all__ = ["LLVIP"]
 
 
 def _find(root: Path, split: str) -> Found:
-    home = locate(root, (f"visible/{split}", f"infrared/{split}", "Annotations"), nested=("LLVIP",))
-    folders = {
-        "rgb": by_stem(home / "visible" / split),
-        "infrared": by_stem(home / "infrared" / split),
-        "boxes": by_stem(home / "Annotations", (".xml",)),
-    }
-    names = sorted({*folders["rgb"], *folders["infrared"]})
-    whole, missing = matched(home, names, folders, dict.fromkeys(folders, "{}"))
-    items = [LabelledItem(name, files["rgb"], files["infrared"], files["boxes"]) for name, files in whole.items()]
-    return Found(items, missing, objects=_objects)
-
-
-def _objects(item: LabelledItem) -> ImageLabels:
-    assert item.boxes is not None
-    return read_voc(item.boxes)
+    folders = {"rgb": f"visible/{split}", "infrared": f"infrared/{split}", "boxes": "Annotations"}
+    return Found.matched(locate(root, tuple(folders.values()), nested=("LLVIP",)), folders)
 
 
 LLVIP = Benchmark(
@@ -37,8 +20,6 @@ LLVIP = Benchmark(
     infrared=Modality.LWIR,
     box_classes=("person",),
     splits={"train": 12025, "test": 3463},
-    train_split="train",
-    report_split="test",
     find=_find,
     layout="visible/{train,test}/<id>.jpg, infrared/{train,test}/<id>.jpg and Annotations/<id>.xml",
     source="the links in https://github.com/bupt-ai-cz/LLVIP/blob/main/download_dataset.md (the registered pairs, not "

@@ -15,33 +15,31 @@ from spectradino_core.data.images import read_counts, read_image
 from spectradino_core.data.labels import UNLABELLED
 from spectradino_core.data.labels.masks import mask_of, read_mask
 from spectradino_core.datasets.benchmark import Benchmark, Found, LabelledItem
-from spectradino_core.datasets.files import BenchmarkError, by_stem, locate, matched, names_of, on_grid
+from spectradino_core.datasets.files import BenchmarkError, by_stem, locate, names_of, on_grid
 from spectradino_core.modality import Modality
 
-__all__ = ["MCUBES"]
-
-_CLASSES = (
-    "asphalt",
-    "concrete",
-    "metal",
-    "road_marking",
-    "fabric",
-    "glass",
-    "plaster",
-    "plastic",
-    "rubber",
-    "sand",
-    "gravel",
-    "ceramic",
-    "cobblestone",
-    "brick",
-    "grass",
-    "wood",
-    "leaf",
-    "water",
-    "human",
-    "sky",
-)
+_CLASSES = {
+    "asphalt": (44, 160, 44),
+    "concrete": (31, 119, 180),
+    "metal": (255, 127, 14),
+    "road_marking": (214, 39, 40),
+    "fabric": (140, 86, 75),
+    "glass": (127, 127, 127),
+    "plaster": (188, 189, 34),
+    "plastic": (255, 152, 150),
+    "rubber": (23, 190, 207),
+    "sand": (174, 199, 232),
+    "gravel": (196, 156, 148),
+    "ceramic": (197, 176, 213),
+    "cobblestone": (247, 182, 210),
+    "brick": (199, 199, 199),
+    "grass": (219, 219, 141),
+    "wood": (158, 218, 229),
+    "leaf": (57, 59, 121),
+    "water": (107, 110, 207),
+    "human": (156, 158, 222),
+    "sky": (99, 121, 57),
+}
 _TABLE = {value: value for value in range(len(_CLASSES))} | {UNLABELLED: UNLABELLED}
 
 _LEFT = 192
@@ -52,17 +50,11 @@ _SQUARE = 1024
 
 
 def _find(root: Path, split: str) -> Found:
-    wanted = ("polL_color", "NIR_warped", "NIR_warped_mask", "GT", f"list_folder/{split}.txt")
-    home = locate(root, wanted, nested=("multimodal_dataset", "MCubeS"))
-    names = names_of(home / "list_folder" / f"{split}.txt", (".png",))
-    folders = {
-        "rgb": by_stem(home / "polL_color", (".png",)),
-        "infrared": by_stem(home / "NIR_warped", (".png",)),
-        "mask": by_stem(home / "GT", (".png",)),
-        "invalid": by_stem(home / "NIR_warped_mask", (".png",)),
-    }
-    whole, missing = matched(home, names, folders, dict.fromkeys(folders, "{}"))
-    items = [LabelledItem(name, files["rgb"], files["infrared"], mask=files["mask"]) for name, files in whole.items()]
+    folders = {"rgb": "polL_color", "infrared": "NIR_warped", "invalid": "NIR_warped_mask", "mask": "GT"}
+    list_of_split = f"list_folder/{split}.txt"
+    home = locate(root, (*folders.values(), list_of_split), nested=("multimodal_dataset", "MCubeS"))
+    names = names_of(home / list_of_split, (".png",))
+    invalid = by_stem(home / folders["invalid"])
 
     def columns(width: int) -> slice:
         spare = max(0, width - _LEFT - _SQUARE) // 2 if split != "train" else 0
@@ -82,10 +74,10 @@ def _find(root: Path, split: str) -> Found:
         assert item.mask is not None
         labels = mask_of(item.mask, _TABLE, notes)
         if split == "train":  # the authors leave these pixels out of the loss, and count them in the evaluation
-            labels = np.where(read_mask(folders["invalid"][item.name]) > 0, np.uint8(UNLABELLED), labels)
+            labels = np.where(read_mask(invalid[item.name]) > 0, np.uint8(UNLABELLED), labels)
         return np.ascontiguousarray(labels[:, columns(labels.shape[1])])
 
-    return Found(items, missing, images=images, mask=mask)
+    return Found.matched(home, folders, names, images=images, mask=mask)
 
 
 def _colour(path: Path) -> np.ndarray:
@@ -100,32 +92,9 @@ MCUBES = Benchmark(
     name="mcubes",
     title="MCubeS (RGB and NIR)",
     infrared=Modality.NIR,
-    mask_classes=_CLASSES,
-    palette=(
-        (44, 160, 44),
-        (31, 119, 180),
-        (255, 127, 14),
-        (214, 39, 40),
-        (140, 86, 75),
-        (127, 127, 127),
-        (188, 189, 34),
-        (255, 152, 150),
-        (23, 190, 207),
-        (174, 199, 232),
-        (196, 156, 148),
-        (197, 176, 213),
-        (247, 182, 210),
-        (199, 199, 199),
-        (219, 219, 141),
-        (158, 218, 229),
-        (57, 59, 121),
-        (107, 110, 207),
-        (156, 158, 222),
-        (99, 121, 57),
-    ),
+    mask_classes=tuple(_CLASSES),
+    palette=tuple(_CLASSES.values()),
     splits={"train": 302, "val": 96, "test": 102},
-    train_split="train",
-    report_split="test",
     find=_find,
     layout="polL_color/<name>.png, NIR_warped/<name>.png, NIR_warped_mask/<name>.png, GT/<name>.png and "
     "list_folder/{train,val,test}.txt",

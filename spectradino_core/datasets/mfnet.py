@@ -6,22 +6,27 @@ Letters: h w image size.
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from spectradino_core.data.images import read_image
-from spectradino_core.data.labels.masks import mask_of
-from spectradino_core.datasets.benchmark import Benchmark, Found, LabelledItem
-from spectradino_core.datasets.daylight import DAY, NIGHT
-from spectradino_core.datasets.files import BenchmarkError, by_stem, locate, matched, names_of
+from spectradino_core.datasets.benchmark import DAY, NIGHT, Benchmark, Found, LabelledItem
+from spectradino_core.datasets.files import BenchmarkError, locate, names_of
 from spectradino_core.modality import Modality
 
-__all__ = ["MFNET"]
-
-_CLASSES = ("unlabelled", "car", "person", "bike", "curve", "car_stop", "guardrail", "color_cone", "bump")
+_CLASSES = {
+    "unlabelled": (0, 0, 0),
+    "car": (64, 0, 128),
+    "person": (64, 64, 0),
+    "bike": (0, 128, 192),
+    "curve": (0, 0, 192),
+    "car_stop": (128, 128, 0),
+    "guardrail": (64, 64, 128),
+    "color_cone": (192, 128, 128),
+    "bump": (192, 64, 0),
+}
 _TABLE = {value: value for value in range(len(_CLASSES))}
 _FLIPPED = "_flip"
 
@@ -30,13 +35,8 @@ def _find(root: Path, split: str) -> Found:
     home = locate(root, ("images", "labels", f"{split}.txt"), nested=("ir_seg_dataset", "MFNet", "dataset"))
     # Flipped copies are made by a script of the data set; here augmentation flips.
     names = [name for name in names_of(home / f"{split}.txt", (".png",)) if not name.endswith(_FLIPPED)]
-    folders = {"rgb": by_stem(home / "images", (".png",)), "mask": by_stem(home / "labels", (".png",))}
-    whole, missing = matched(home, names, folders, {"rgb": "{}", "mask": "{}"})
-    items = [
-        LabelledItem(name, files["rgb"], files["rgb"], mask=files["mask"], subsets=_time(name))
-        for name, files in whole.items()
-    ]
-    return Found(items, missing, images=_images, mask=_mask)
+    folders = {"rgb": "images", "infrared": "images", "mask": "labels"}
+    return Found.matched(home, folders, names, subsets=_time, images=_images, table=_TABLE)
 
 
 def _time(name: str) -> tuple[str, ...]:
@@ -54,30 +54,13 @@ def _images(item: LabelledItem) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(image[..., 2::-1]), np.ascontiguousarray(image[..., 3])
 
 
-def _mask(item: LabelledItem, notes: Counter[str]) -> np.ndarray:
-    assert item.mask is not None
-    return mask_of(item.mask, _TABLE, notes)
-
-
 MFNET = Benchmark(
     name="mfnet",
     title="MFNet (MF dataset)",
     infrared=Modality.LWIR,
-    mask_classes=_CLASSES,
-    palette=(
-        (0, 0, 0),
-        (64, 0, 128),
-        (64, 64, 0),
-        (0, 128, 192),
-        (0, 0, 192),
-        (128, 128, 0),
-        (64, 64, 128),
-        (192, 128, 128),
-        (192, 64, 0),
-    ),
+    mask_classes=tuple(_CLASSES),
+    palette=tuple(_CLASSES.values()),
     splits={"train": 784, "val": 392, "test": 393},
-    train_split="train",
-    report_split="test",
     find=_find,
     time_rule="stated",
     layout="images/<00001D>.png with four channels, labels/<00001D>.png, train.txt, val.txt and test.txt",

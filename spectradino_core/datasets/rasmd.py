@@ -12,8 +12,6 @@ from spectradino_core.datasets.benchmark import Benchmark, Found, LabelledItem
 from spectradino_core.datasets.files import by_stem, locate, relative
 from spectradino_core.modality import Modality
 
-__all__ = ["RASMD"]
-
 _WEATHER = ("sunny", "cloudy", "rainy", "snow")
 _FRAME = re.compile(r"(\d+)$")
 
@@ -68,8 +66,6 @@ RASMD = Benchmark(
     infrared=Modality.SWIR,
     box_classes=("car", "truck", "bus", "bicycle", "motorcycle", "person"),
     splits={"train": None, "val": None, "test": None},
-    train_split="train",
-    report_split="test",
     find=_find,
     stated_subsets=_WEATHER,
     layout="<1_sunny>/<data_3_urban>/croped_data/rgb/rgb_aligned_<000000>.jpg with "

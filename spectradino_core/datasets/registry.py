@@ -16,33 +16,15 @@ from spectradino_core.datasets.roadscene import ROADSCENE, ROADSCENE_NIGHT
 from spectradino_core.datasets.scenes import SCENES, SCENES_NIR, SCENES_SWIR
 from spectradino_core.datasets.semanticrt import SEMANTICRT
 
-__all__ = ["BENCHMARKS", "find_benchmark", "open_benchmark"]
+_ALL = (
+    FLIR, LLVIP, RASMD, MFNET, SEMANTICRT, FMB, MCUBES, ROADSCENE, ROADSCENE_NIGHT, SCENES, SCENES_NIR, SCENES_SWIR,
+)  # fmt: skip
 
-BENCHMARKS: dict[str, Benchmark] = {
-    one.name: one
-    for one in (
-        FLIR,
-        LLVIP,
-        RASMD,
-        MFNET,
-        SEMANTICRT,
-        FMB,
-        MCUBES,
-        ROADSCENE,
-        ROADSCENE_NIGHT,
-        SCENES,
-        SCENES_NIR,
-        SCENES_SWIR,
-    )
-}
+BENCHMARKS: dict[str, Benchmark] = {one.name: one for one in _ALL}
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """Return the benchmark of this name.
-
-    Raises:
-        BenchmarkError: unknown name; lists the known ones.
-    """
+    """Return the benchmark of this name; BenchmarkError lists the known ones."""
     try:
         return BENCHMARKS[name.strip().lower()]
     except KeyError:
@@ -52,14 +34,7 @@ def find_benchmark(name: str) -> Benchmark:
 def open_benchmark(
     name: str, root: str | Path | None, split: str, subset: str | None = None, allow_missing: bool = False
 ) -> LabelledPairs:
-    """Open the labelled pairs of a benchmark's split, or of a subset of it.
-
-    Args:
-        name: key of `BENCHMARKS`.
-        root: folder of the extracted data set; None for rendered scenes.
-        split: one of its splits; see `Benchmark.train_split` and `report_split`.
-        subset: one of its subsets, such as "night".
-        allow_missing: accept any number of incomplete pairs.
+    """Open the labelled pairs of a benchmark's split, or of a subset of it such as "night"; see `Benchmark.open`.
 
     Raises:
         BenchmarkError: unknown name, split or subset; or the root does not hold that data set or only part of it.

@@ -14,12 +14,9 @@ import numpy as np
 
 from spectradino_core.data.labels import ImageLabels, LabelledObject
 from spectradino_core.data.paired_folder import PairedFolder, PairedFolderError, PairedItem
-from spectradino_core.datasets.benchmark import Benchmark, Found, LabelledItem
-from spectradino_core.datasets.daylight import NIGHT
+from spectradino_core.datasets.benchmark import NIGHT, Benchmark, Found, LabelledItem
 from spectradino_core.datasets.files import BenchmarkError, locate, relative
 from spectradino_core.modality import Modality
-
-__all__ = ["ROADSCENE", "ROADSCENE_NIGHT"]
 
 _CLASSES = ("person", "bicycle", "car")
 _NESTED = "roadscene_rgb_lwir"
@@ -69,10 +66,7 @@ def _found(root: Path, stored: Sequence[str], wanted: Callable[[str, str | None]
         pair = pairs[item.name]
         rows = [
             LabelledObject(classes[item.name][label], (box[0], box[1], box[2], box[3]), ignored)
-            for boxes, labels, ignored in (
-                (pair.boxes, pair.labels, False),
-                (pair.ignored, pair.ignored_labels, True),
-            )
+            for boxes, labels, ignored in ((pair.boxes, pair.labels, False), (pair.ignored, pair.ignored_labels, True))
             if boxes is not None and labels is not None
             for box, label in zip(boxes.tolist(), labels.tolist(), strict=True)
         ]
@@ -87,7 +81,6 @@ ROADSCENE = Benchmark(
     infrared=Modality.LWIR,
     box_classes=_CLASSES,
     splits={"train": 55, "val": 23},
-    train_split="train",
     report_split="val",
     find=_find,
     time_rule="luminance",

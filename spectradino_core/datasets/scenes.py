@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.data.scene_sets import scene_sample
-from spectradino_core.data.seeds import HELD_OUT, TRAINING
+from spectradino_core.data.scene_sets import HELD_OUT, TRAINING, scene_sample
 from spectradino_core.datasets.benchmark import Benchmark, Found, LabelledItem
 from spectradino_core.modality import Modality
 from spectradino_core.scenes import BOX_CLASSES, MASK_CLASSES, MASK_PALETTE, TIMES_OF_DAY
-
-__all__ = ["SCENES", "SCENES_NIR", "SCENES_SWIR"]
 
 _SIZE = (640, 512)
 _FIRST = {"train": TRAINING.start, "val": HELD_OUT["val"], "test": HELD_OUT["test"]}
 _COUNTS = {"train": 600, "val": 60, "test": 150}
 
 
-@dataclass(frozen=True)
-class _Scenes:
-    infrared: Modality
-
-    def find(self, root: Path, split: str) -> Found:
-        """See `Benchmark.find`."""
-        seeds = range(_FIRST[split], _FIRST[split] + _COUNTS[split])
-        items = [LabelledItem(f"{split} {seed}", seed=seed, subsets=(_time(seed),)) for seed in seeds]
-        return Found(items, sample=self._sample)
-
-    def _sample(self, item: LabelledItem) -> PairedSample:
+def _find(infrared: Modality, root: Path, split: str) -> Found:
+    def sample(item: LabelledItem) -> PairedSample:
         assert item.seed is not None
-        return scene_sample(item.seed, self.infrared, _SIZE, time_of_day=_time(item.seed))
+        return scene_sample(item.seed, infrared, _SIZE, time_of_day=_time(item.seed))
+
+    seeds = range(_FIRST[split], _FIRST[split] + _COUNTS[split])
+    items = [LabelledItem(f"{split} {seed}", seed=seed, subsets=(_time(seed),)) for seed in seeds]
+    return Found(items, sample=sample)
 
 
 def _benchmark(name: str, infrared: Modality) -> Benchmark:
@@ -43,9 +35,7 @@ def _benchmark(name: str, infrared: Modality) -> Benchmark:
         mask_classes=MASK_CLASSES,
         palette=tuple((int(r), int(g), int(b)) for r, g, b in MASK_PALETTE),
         splits=dict(_COUNTS),
-        train_split="train",
-        report_split="test",
-        find=_Scenes(infrared).find,
+        find=partial(_find, infrared),
         time_rule="stated",
         stated_subsets=TIMES_OF_DAY,
         layout="nothing: scenes are rendered on demand, 640x512",

@@ -3,52 +3,37 @@ Multispectral Images" (ACM Multimedia 2023)."""
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
-import numpy as np
-
-from spectradino_core.data.labels.masks import mask_of
-from spectradino_core.datasets.benchmark import Benchmark, Found, LabelledItem
-from spectradino_core.datasets.files import by_stem, locate, matched, names_of
+from spectradino_core.datasets.benchmark import Benchmark, Found
+from spectradino_core.datasets.files import locate, names_of
 from spectradino_core.modality import Modality
 
-__all__ = ["SEMANTICRT"]
-
-_CLASSES = (
-    "background",
-    "car_stop",
-    "bike",
-    "bicyclist",
-    "motorcycle",
-    "motorcyclist",
-    "car",
-    "tricycle",
-    "traffic_light",
-    "box",
-    "pole",
-    "curve",
-    "person",
-)
+_CLASSES = {
+    "background": (0, 0, 0),
+    "car_stop": (72, 61, 39),
+    "bike": (0, 0, 255),
+    "bicyclist": (148, 0, 211),
+    "motorcycle": (128, 128, 0),
+    "motorcyclist": (64, 64, 128),
+    "car": (0, 139, 139),
+    "tricycle": (131, 139, 139),
+    "traffic_light": (192, 64, 0),
+    "box": (126, 192, 238),
+    "pole": (244, 164, 96),
+    "curve": (211, 211, 211),
+    "person": (205, 155, 155),
+}
 _TABLE = {value: value for value in range(len(_CLASSES))}
 _SUBSETS = ("day", "night", "mc", "mo", "hard")
 
 
 def _find(root: Path, split: str) -> Found:
-    home = locate(root, ("rgb", "thermal", "labels", f"{split}.txt"), nested=("SemanticRT_dataset",))
+    folders = {"rgb": "rgb", "infrared": "thermal", "mask": "labels"}
+    home = locate(root, (*folders.values(), f"{split}.txt"), nested=("SemanticRT_dataset",))
     names = names_of(home / f"{split}.txt", (".jpg", ".png"))
-    folders = {
-        "rgb": by_stem(home / "rgb"),
-        "infrared": by_stem(home / "thermal"),
-        "mask": by_stem(home / "labels", (".png",)),
-    }
-    whole, missing = matched(home, names, folders, dict.fromkeys(folders, "{}"))
     subsets = _subsets(home, split)
-    items = [
-        LabelledItem(name, files["rgb"], files["infrared"], mask=files["mask"], subsets=subsets.get(name, ()))
-        for name, files in whole.items()
-    ]
-    return Found(items, missing, mask=_mask)
+    return Found.matched(home, folders, names, subsets=lambda name: subsets.get(name, ()), table=_TABLE)
 
 
 def _subsets(home: Path, split: str) -> dict[str, tuple[str, ...]]:
@@ -61,34 +46,13 @@ def _subsets(home: Path, split: str) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _mask(item: LabelledItem, notes: Counter[str]) -> np.ndarray:
-    assert item.mask is not None
-    return mask_of(item.mask, _TABLE, notes)
-
-
 SEMANTICRT = Benchmark(
     name="semanticrt",
     title="SemanticRT",
     infrared=Modality.LWIR,
-    mask_classes=_CLASSES,
-    palette=(
-        (0, 0, 0),
-        (72, 61, 39),
-        (0, 0, 255),
-        (148, 0, 211),
-        (128, 128, 0),
-        (64, 64, 128),
-        (0, 139, 139),
-        (131, 139, 139),
-        (192, 64, 0),
-        (126, 192, 238),
-        (244, 164, 96),
-        (211, 211, 211),
-        (205, 155, 155),
-    ),
+    mask_classes=tuple(_CLASSES),
+    palette=tuple(_CLASSES.values()),
     splits={"train": 6830, "val": 1705, "test": 2836},
-    train_split="train",
-    report_split="test",
     find=_find,
     stated_subsets=_SUBSETS,
     layout="rgb/<name>.jpg, thermal/<name>.jpg, labels/<name>.png, train.txt, val.txt, test.txt and, for subsets, "

@@ -14,10 +14,9 @@ import numpy as np
 from spectradino_core.data.paired_folder import UNLABELLED
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.datasets.benchmark import LabelledItem, LabelledPairs
+from spectradino_core.datasets.files import evenly_spread
 from spectradino_core.files import written_atomically
 from spectradino_core.runtime.overlay import BOX_COLOURS, infrared_to_grey
-
-__all__ = ["draw_sheet", "write_sheet"]
 
 _WIDTH = 420
 _LINE = 20
@@ -28,19 +27,14 @@ _ALPHA = 0.4
 
 
 def write_sheet(path: Path, pairs: LabelledPairs, count: int = 8) -> None:
-    """Draw `count` pairs, spread over the split and its subsets, into an image file.
-
-    Raises:
-        OSError: the file can't be written.
-        ValueError: the file name's ending is no image format, or a pair can't be read.
-    """
-    sheet = draw_sheet(pairs, [pairs.load(item) for item in chosen(pairs, count)])
+    """Draw `count` pairs, spread over the split and its subsets, into an image file; raises OSError or ValueError."""
     ending = path.suffix.lower()
     if ending not in (".png", ".jpg", ".jpeg"):
         raise ValueError(f"{path}: a sheet is written as .png or .jpg")
-    done, data = cv2.imencode(ending, cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
-    if not done:
-        raise ValueError(f"{path}: could not be encoded")
+    rows = [_row(pairs, pairs.load(item)) for item in chosen(pairs, count)]
+    width = max((row.shape[1] for row in rows), default=_WIDTH)
+    parts = [_padded(part, width - part.shape[1]) for part in (*rows, _legend(pairs, width))]
+    data = cv2.imencode(ending, cv2.cvtColor(np.vstack(parts), cv2.COLOR_RGB2BGR))[1]
     with written_atomically(path) as scratch:
         scratch.write_bytes(data.tobytes())
 
@@ -54,16 +48,8 @@ def chosen(pairs: LabelledPairs, count: int) -> list[LabelledItem]:
     picked: list[LabelledItem] = []
     for i, part in enumerate(parts):
         wanted = count // len(parts) + (i < count % len(parts))
-        picked += [part[j] for j in np.unique(np.linspace(0, len(part) - 1, wanted).astype(int))]
+        picked += evenly_spread(part, wanted)
     return picked
-
-
-def draw_sheet(pairs: LabelledPairs, samples: Sequence[PairedSample]) -> np.ndarray:
-    """Draw a row for each pair and a legend; returns RGB uint8 [h, w, 3]."""
-    rows = [_row(pairs, sample) for sample in samples]
-    width = max((row.shape[1] for row in rows), default=_WIDTH)
-    parts = [*rows, _legend(pairs, width)]
-    return np.vstack([_padded(part, width) for part in parts])
 
 
 def _row(pairs: LabelledPairs, sample: PairedSample) -> np.ndarray:
@@ -80,8 +66,7 @@ def _row(pairs: LabelledPairs, sample: PairedSample) -> np.ndarray:
         images.append(painted)
     for image in images[:2]:
         _draw_boxes(image, sample, scale)
-    paper = (_PAPER,) * 3
-    body = np.hstack([cv2.copyMakeBorder(one, 0, 0, 0, _GAP, cv2.BORDER_CONSTANT, value=paper) for one in images])
+    body = np.hstack([_padded(image, _GAP) for image in images])
     caption = [sample.name, *sample.subsets, f"{sample.size[0]}x{sample.size[1]}", str(sample.infrared.dtype)]
     if sample.boxes is not None:
         caption.append(f"{len(sample.boxes)} boxes")
@@ -129,5 +114,5 @@ def _text(text: str, width: int) -> np.ndarray:
     return line
 
 
-def _padded(part: np.ndarray, width: int) -> np.ndarray:
-    return cv2.copyMakeBorder(part, 0, 0, 0, width - part.shape[1], cv2.BORDER_CONSTANT, value=(_PAPER,) * 3)
+def _padded(image: np.ndarray, right: int) -> np.ndarray:
+    return np.pad(image, ((0, 0), (0, right), (0, 0)), constant_values=_PAPER)

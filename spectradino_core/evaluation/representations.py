@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectradino_core.data.omnivorous import DEPTH_RANGE_M, as_colour, map_tensor
 from spectradino_core.data.prefetch import prefetched
+from spectradino_core.data.pretraining import as_colour
 from spectradino_core.data.sources import MAPS, ImageSource
-from spectradino_core.data.views import PLAIN, ViewOptions, colour_tensor, take_view
+from spectradino_core.data.views import DEPTH_RANGE_M, PLAIN, ViewOptions, colour_tensor, map_tensor, take_view
 from spectradino_core.evaluation.probes import (
     LinearProbe,
     depth_scores,

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from spectradino_core.data.manifest import ManifestSource
-from spectradino_core.data.omnivorous import DEPTH_RANGE_M
 from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.data.sources import MAPS, ImageSource
+from spectradino_core.data.views import DEPTH_RANGE_M
 from spectradino_core.evaluation.projection import plot_pairs, plot_tsne
 from spectradino_core.evaluation.representations import (
     FeatureSet,

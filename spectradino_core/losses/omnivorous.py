@@ -139,7 +139,7 @@ def colourise(values: Tensor, rgb: Tensor, classes: bool = False) -> Tensor:
     Args:
         values: [B, 1, H, W].
         rgb: paired RGB in [0, 1], [B, 3, H, W].
-        classes: the values stand for class ids (`data.omnivorous.segmentation_values`).
+        classes: the values stand for class ids (`data.views.segmentation_values`).
 
     Returns:
         [B, 3, H, W].

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spectradino_core.data.omnivorous import DEPTH_RANGE_M, OmnivorousBatch, from_imagenet, to_imagenet
+from spectradino_core.data.pretraining import OmnivorousBatch, from_imagenet, to_imagenet
+from spectradino_core.data.views import DEPTH_RANGE_M
 from spectradino_core.losses.alignment import sample_positions
 from spectradino_core.losses.omnivorous import (
     LogitScale,
@@ -65,7 +66,7 @@ class OmnivorousRecipe:
         warmup: fraction of the steps with a rising learning rate. Assumed.
         clip: maximum gradient norm. Assumed.
         crop: side of the square views in pixels.
-        depth_range_m: see `data.omnivorous.depth_values`. Ours.
+        depth_range_m: see `data.views.depth_values`. Ours.
 
     Raises:
         ValueError: a value is out of its range.

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from spectradino_core.data.omnivorous import OmnivorousBatch, available_groups, omnivorous_batches
+from spectradino_core.data.pretraining import OmnivorousBatch, available_groups, omnivorous_batches
 from spectradino_core.data.sampling import AdaptiveBands, BandSampling, RoundRobin
 from spectradino_core.data.sources import ImageSource, fingerprint, refuse_overlap
 from spectradino_core.data.views import ViewOptions

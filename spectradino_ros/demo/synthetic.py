@@ -9,7 +9,7 @@ from typing import Any
 
 import cv2
 
-from spectradino_core.data.seeds import HELD_OUT
+from spectradino_core.data.scene_sets import HELD_OUT
 from spectradino_core.modality import Modality
 from spectradino_core.scenes import BOX_CLASSES, MASK_CLASSES, TIMES_OF_DAY, SceneOptions, render_sequence
 

@@ -9,15 +9,13 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from spectradino_core.data.labels.files import ImageNames, is_roboflow, posix_name, read_json
 from spectradino_core.data.labels.objects import ImageLabels, LabelError, LabelledObject
-
-__all__ = ["CocoFile", "CocoImage", "coco_of", "read_coco"]
 
 T = TypeVar("T")
 
@@ -28,13 +26,9 @@ _YES = frozenset({"1", "1.0", "true", "yes", "y", "t"})
 
 @dataclass
 class CocoImage:
-    """One image of the file.
+    """One image: the stored entry, its `file_name` with forward slashes ("": none), and its size if given.
 
-    Attributes:
-        entry: the stored entry, for fields beyond COCO's.
-        name: its `file_name` with forward slashes; "": it has none.
-        size: (width, height) according to the file; None: not given.
-        labels: its objects; those marked "iscrowd" or "ignore" are ignored.
+    Objects marked "iscrowd" or "ignore" are ignored.
     """
 
     entry: Mapping[str, Any]
@@ -45,15 +39,7 @@ class CocoImage:
 
 @dataclass
 class CocoFile:
-    """Content of a COCO file.
-
-    Attributes:
-        path: the file.
-        data: the parsed JSON, for fields beyond COCO's.
-        images: images in the file's order.
-        classes: category names in the file's order.
-        notes: see `NOTES`.
-    """
+    """Content of a COCO file: the parsed JSON, images and category names in its order, and `NOTES`."""
 
     path: Path
     data: Mapping[str, Any]
@@ -61,27 +47,19 @@ class CocoFile:
     classes: tuple[str, ...]
     notes: Counter[str]
 
-    def by_name(self, keys: Iterable[str] = ("file_name",)) -> ImageNames[CocoImage]:
-        """Return the images by the paths stored under these keys.
-
-        Raises:
-            LabelError: an image has no file_name, or two have the same.
-        """
+    def by_name(self) -> ImageNames[CocoImage]:
+        """Return the images by their paths; raises LabelError for an image without file_name, or two with the same."""
         named = []
         for image in self.images:
             if not image.name:
                 raise LabelError(f"{self.path}: image {image.entry.get('id')!r} has no file_name")
-            names = {posix_name(image.entry[key]) for key in keys if image.entry.get(key)}
+            names = {posix_name(image.entry[key]) for key in ("file_name", "lwir_file_name") if image.entry.get(key)}
             named += [(name, image) for name in sorted(names)]
         return ImageNames(named, self.path)
 
 
 def read_coco(path: Path) -> CocoFile:
-    """Read a COCO file.
-
-    Raises:
-        LabelError: not a COCO file, or an entry is damaged; names file and entry.
-    """
+    """Read a COCO file; raises LabelError that names the file and the damaged entry."""
     notes: Counter[str] = Counter()
     return coco_of(path, read_json(path, notes), notes)
 

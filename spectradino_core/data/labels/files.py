@@ -18,18 +18,6 @@ from spectradino_core.data.labels.objects import LabelError
 from spectradino_core.files import FileError, parse_json
 from spectradino_core.text import printable
 
-__all__ = [
-    "ImageNames",
-    "decode_text",
-    "inside",
-    "is_roboflow",
-    "plain_stem",
-    "posix_name",
-    "read_bytes",
-    "read_json",
-    "read_text",
-]
-
 T = TypeVar("T")
 
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -45,11 +33,7 @@ _SAFE_ENCODINGS = re.compile(
 
 
 def read_bytes(path: Path, kind: str) -> bytes:
-    """Read a file of one of the kinds of `files.LARGEST`.
-
-    Raises:
-        LabelError: the file can't be read, see `files.open_file`.
-    """
+    """Like `files.read_bytes`, but raises LabelError."""
     try:
         return files.read_bytes(path, kind)
     except FileError as error:
@@ -57,11 +41,7 @@ def read_bytes(path: Path, kind: str) -> bytes:
 
 
 def read_text(path: Path, kind: str, notes: Counter[str]) -> str:
-    """Read a text file in UTF-8 or another encoding, see `decode_text`.
-
-    Raises:
-        LabelError: see `read_bytes`; or the file is not text.
-    """
+    """Read a text file in UTF-8 or another encoding, see `decode_text`; raises LabelError."""
     try:
         return decode_text(read_bytes(path, kind), notes)
     except UnicodeDecodeError as error:
@@ -71,10 +51,7 @@ def read_text(path: Path, kind: str, notes: Counter[str]) -> str:
 def decode_text(data: bytes, notes: Counter[str], declared: str | None = None) -> str:
     """Decode text by its byte order mark, else as declared, else as UTF-8, GB18030 or Latin-1, the first that fits.
 
-    Args:
-        data: content of the file.
-        notes: counts byte order marks and encodings other than UTF-8.
-        declared: encoding that the file declares.
+    `notes` counts byte order marks and encodings other than UTF-8.
 
     Raises:
         UnicodeDecodeError: a UTF-16 byte order mark before data that is not UTF-16.
@@ -99,11 +76,7 @@ def decode_text(data: bytes, notes: Counter[str], declared: str | None = None) -
 
 
 def read_json(path: Path, notes: Counter[str]) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        LabelError: the file can't be read, or is not JSON.
-    """
+    """Read a JSON file; raises LabelError."""
     try:
         return parse_json(read_text(path, "label file", notes), f"label file {printable(str(path))}")
     except FileError as error:
@@ -156,28 +129,21 @@ class ImageNames(Generic[T]):
     """
 
     def __init__(self, entries: Iterable[tuple[str, T]], source: Path) -> None:
-        """
-        Args:
-            entries: (name normalised by `posix_name`, value).
-            source: the label file, for error messages.
-
-        Raises:
-            LabelError: the file lists a name twice.
-        """
+        """Take (name normalised by `posix_name`, value) of the label file `source`; LabelError if a name is twice."""
         self._exact: dict[str, T] = {}
         self._loose: dict[str, list[tuple[PurePosixPath, T]]] = {}
         for name, value in entries:
             if name in self._exact:
                 raise LabelError(f"{source}: lists the image {name!r} twice")
             self._exact[name] = value
-            self._loose.setdefault(plain_stem(name).casefold(), []).append((_folded(name), value))
+            self._loose.setdefault(plain_stem(name).casefold(), []).append((PurePosixPath(name.casefold()), value))
 
     def find(self, path: str) -> T | None:
         """Return the value of the image at a path; None: not listed, or ambiguous."""
         name = posix_name(path)
         if name in self._exact:
             return self._exact[name]
-        wanted = _folded(name)
+        wanted = PurePosixPath(name.casefold())
         found = [
             (other, value)
             for other, value in self._loose.get(plain_stem(name).casefold(), ())
@@ -186,10 +152,6 @@ class ImageNames(Generic[T]):
         if len(found) > 1:
             found = [row for row in found if row[0].name == wanted.name]
         return found[0][1] if len(found) == 1 else None
-
-
-def _folded(name: str) -> PurePosixPath:
-    return PurePosixPath(name.casefold())
 
 
 def _ends_alike(one: tuple[str, ...], other: tuple[str, ...]) -> bool:

@@ -16,18 +16,12 @@ import numpy as np
 from spectradino_core.data.images import ImageFileError, read_image
 from spectradino_core.data.labels.objects import UNLABELLED, LabelError
 
-__all__ = ["mask_of", "read_mask"]
-
 _PNG = b"\x89PNG\r\n\x1a\n"
 _GREY, _INDEXED = 0, 3
 
 
 def read_mask(path: Path, notes: Counter[str] | None = None) -> np.ndarray:
-    """Read the class numbers of a mask file as stored, uint8 [h, w].
-
-    Args:
-        path: the file.
-        notes: counts masks with a palette.
+    """Read the class numbers of a mask file as stored, uint8 [h, w]; `notes` counts masks with a palette.
 
     Raises:
         ImageFileError: the file is missing or damaged.
@@ -53,12 +47,7 @@ def read_mask(path: Path, notes: Counter[str] | None = None) -> np.ndarray:
 
 
 def mask_of(path: Path, table: Mapping[int, int], notes: Counter[str] | None = None) -> np.ndarray:
-    """Read a mask and map its numbers to a benchmark's classes, uint8 [h, w].
-
-    Args:
-        path: the file.
-        table: class by stored number; 255: ignored.
-        notes: see `read_mask`.
+    """Read a mask and map its numbers to classes, uint8 [h, w]; `table`: class by stored number, 255: ignored.
 
     Raises:
         ImageFileError, LabelError: see `read_mask`; or the file holds a number that the table lacks.
@@ -72,8 +61,7 @@ def mask_of(path: Path, table: Mapping[int, int], notes: Counter[str] | None = N
         listed = ", ".join(map(str, unknown[:6])) + (", .." if len(unknown) > 6 else "")
         raise LabelError(f"{path}: holds {listed}, which the class table lacks; is it this data set's label folder?")
     lookup = np.full(256, UNLABELLED, np.uint8)
-    for number, label in table.items():
-        lookup[number] = label
+    lookup[list(table)] = list(table.values())
     return lookup[numbers]
 
 

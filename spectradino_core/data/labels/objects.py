@@ -1,6 +1,6 @@
 """Objects of label files, and their conversion to boxes for training and evaluation.
 
-Letters: N objects, K boxes, I ignored boxes, as x1 y1 x2 y2 in pixels.
+Letters: N objects, of which K are boxes and I ignored boxes, as x1 y1 x2 y2 in pixels.
 """
 
 from __future__ import annotations
@@ -8,23 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-
-__all__ = [
-    "CLASS_ALIASES",
-    "LOSSES",
-    "NOTES",
-    "UNLABELLED",
-    "Boxes",
-    "ClassNames",
-    "ImageLabels",
-    "LabelError",
-    "LabelledObject",
-    "boxes_of",
-    "describe_notes",
-]
 
 CLASS_ALIASES = {"bike": "bicycle", "people": "person", "pedestrian": "person"}
 """Other names of the classes of this project's models, in lower case."""
@@ -59,13 +45,10 @@ class LabelError(ValueError):
 
 
 class LabelledObject(NamedTuple):
-    """One object of a label file.
+    """One object, with its class name and its corners x1 y1 x2 y2 in pixels (finite) as stored.
 
-    Attributes:
-        name: class name as in the file.
-        corners: x1 y1 x2 y2 in pixels as stored; finite.
-        ignored: e.g. a crowd, whose detections are neither true nor false positives.
-        difficult: VOC's flag; the caller decides, as published benchmarks count such objects.
+    `ignored` marks e.g. crowds, whose detections are neither true nor false positives. What VOC's `difficult` means,
+    the caller decides, as published benchmarks count such objects.
     """
 
     name: str
@@ -76,10 +59,9 @@ class LabelledObject(NamedTuple):
 
 @dataclass
 class ImageLabels:
-    """Objects of one image.
+    """Objects of one image in the file's order.
 
     Attributes:
-        objects: objects in the file's order.
         notes: see `NOTES`; empty if the file describes several images and has the notes itself.
         size: (width, height) according to the file, which may be wrong; None: not given.
     """
@@ -94,8 +76,7 @@ class Boxes:
     """Boxes of one image, made by `boxes_of`.
 
     Attributes:
-        corners, classes, crowd: float64 [N, 4] clipped to the image, int64 [N] and bool [N], in the file's order;
-            detections of a crowd are neither true nor false positives.
+        corners, classes, crowd: float64 [N, 4] clipped to the image, int64 [N] and bool [N], in the file's order.
         unknown: number of skipped objects by class name that the table lacks.
         notes: see `NOTES`.
         mostly_outside: number of clipped boxes that lost more than half of their area.
@@ -127,6 +108,10 @@ class Boxes:
     def ignored_labels(self) -> np.ndarray:
         """Classes of `ignored`, int64 [I]."""
         return self.classes[self.crowd]
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields of a `PairedSample` or `PairedItem`."""
+        return {name: getattr(self, name) for name in ("boxes", "labels", "ignored", "ignored_labels")}
 
 
 class ClassNames:

@@ -13,8 +13,6 @@ import numpy as np
 from spectradino_core.data.labels.files import decode_text, read_bytes
 from spectradino_core.data.labels.objects import ImageLabels, LabelError, LabelledObject
 
-__all__ = ["read_voc"]
-
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _DECLARATION = re.compile(rb"\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"']")
 

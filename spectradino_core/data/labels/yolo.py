@@ -17,19 +17,12 @@ from spectradino_core.data.labels.objects import ImageLabels, LabelError, Labell
 from spectradino_core.files import FileError, parse_yaml
 from spectradino_core.text import printable
 
-__all__ = ["read_yolo", "read_yolo_names"]
-
 _MAX_CLASSES = 10_000
 _SPLIT = re.compile(r"[\s,;]+")
 
 
 def read_yolo(path: Path, names: Mapping[int, str], size: tuple[int, int]) -> ImageLabels:
-    """Read the objects of one image; an empty file means an image without objects.
-
-    Args:
-        path: the file.
-        names: class names by number.
-        size: (width, height) of the image in pixels.
+    """Read the objects of an image of (width, height) pixels; an empty file means an image without objects.
 
     Raises:
         LabelError: a line is not an object, or its class has no name; names file and line.

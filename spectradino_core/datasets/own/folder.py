@@ -16,14 +16,12 @@ from typing import Any
 import numpy as np
 
 from spectradino_core.data.images import read_colour, read_counts
-from spectradino_core.data.labels import ClassNames, ImageLabels, LabelError, LabelledObject
+from spectradino_core.data.labels import ClassNames, ImageLabels, LabelError
 from spectradino_core.datasets.benchmark import Benchmark, Found, LabelledItem
 from spectradino_core.datasets.files import on_grid
 from spectradino_core.datasets.own.labels import Labelled, Labels
 from spectradino_core.datasets.own.scan import INFRARED, RGB, SPLITS, File, scan
 from spectradino_core.modality import Modality
-
-__all__ = ["OwnFolder", "open_own"]
 
 _HELD_OUT = 5
 """If a folder has no split, the last n-th of its items in the order of names is held out."""
@@ -47,8 +45,6 @@ class OwnFolder:
     """A user's folder as a data set.
 
     Attributes:
-        root: the folder.
-        benchmark: the data set.
         provenance: entry in the provenance of models trained on it; without paths.
         remarks: assumptions and skipped files, as messages.
     """
@@ -163,21 +159,18 @@ def _items(images: Sequence[File], labels_of: Any) -> list[_Item]:
 
 def _with_held_out(items: list[_Item]) -> tuple[list[_Item], list[str]]:
     """Complete the items' splits; without val and test, the last items are held out as val."""
-    if "train" not in {item.split for item in items}:  # training needs a split, whatever the only one is called
-        first = next((split for split in ("", "val", "test") if any(item.split == split for item in items)), "")
-        items = [replace(item, split="train") if item.split == first else item for item in items]
     splits = {item.split for item in items}
-    if "train" in splits and splits & {"val", "test"}:
+    if "train" not in splits:  # training needs a split, whatever the only one is called
+        first = next(split for split in ("", "val", "test") if split in splits)
+        items = [replace(item, split="train") if item.split == first else item for item in items]
+    if len(items) < 2 or {item.split for item in items} != {"train"}:
         return items, []
-    trained = [i for i, item in enumerate(items) if item.split in ("", "train")]
-    if not trained or len(trained) < 2:
-        return [replace(item, split=item.split or "train") for item in items], []
-    held_out = set(trained[len(trained) - max(1, len(trained) // _HELD_OUT) :])
-    divided = [replace(item, split="val" if i in held_out else item.split or "train") for i, item in enumerate(items)]
-    return divided, [
-        f"the folder has no split of its own: its last {len(held_out)} of {len(trained)} labelled images, in the order "
-        "of names, are held out as val"
-    ]
+    kept = len(items) - max(1, len(items) // _HELD_OUT)
+    remark = (
+        f"the folder has no split of its own: its last {len(items) - kept} of {len(items)} labelled images, in the "
+        "order of names, are held out as val"
+    )
+    return items[:kept] + [replace(item, split="val") for item in items[kept:]], [remark]
 
 
 def _used(items: Sequence[_Item], declared: Sequence[str]) -> tuple[str, ...]:
@@ -189,7 +182,8 @@ def _used(items: Sequence[_Item], declared: Sequence[str]) -> tuple[str, ...]:
 def _found(
     splits: Mapping[str, list[_Item]], notes: Counter[str], remarks: Sequence[str], root: Path, split: str
 ) -> Found:
-    items = splits[split]
+    labels = {item.name: item.labelled for item in splits[split]}
+    sizes: dict[str, dict[str, tuple[int, int]]] = {}  # of the images read so far, by which objects are scaled
     listed = [
         LabelledItem(
             item.name,
@@ -198,32 +192,15 @@ def _found(
             boxes=item.labelled.path if item.labelled else None,
             present=(RGB in item.images, INFRARED in item.images),
         )
-        for item in items
+        for item in splits[split]
     ]
-    reader = _Reader(items)
-    return Found(
-        listed,
-        images=reader.images,
-        objects=reader.objects,
-        notes=+notes,
-        remarks=list(remarks),
-        difficult_counts=False,
-    )
 
-
-class _Reader:
-    """Reads images and objects of items; remembers image sizes, by which objects are scaled."""
-
-    def __init__(self, items: Sequence[_Item]) -> None:
-        self._items = {item.name: item for item in items}
-        self._sizes: dict[str, dict[str, tuple[int, int]]] = {}
-
-    def images(self, item: LabelledItem) -> tuple[np.ndarray, np.ndarray]:
+    def images(item: LabelledItem) -> tuple[np.ndarray, np.ndarray]:
         """Read both images on the RGB image's grid; an absent one is zeros."""
         colour = read_colour(item.rgb) if item.present[0] else None
         counts = read_counts(item.infrared) if item.present[1] else None
         taken = {camera: image for camera, image in ((RGB, colour), (INFRARED, counts)) if image is not None}
-        self._sizes[item.name] = {camera: (image.shape[1], image.shape[0]) for camera, image in taken.items()}
+        sizes[item.name] = {camera: (image.shape[1], image.shape[0]) for camera, image in taken.items()}
         if colour is None:
             assert counts is not None
             return np.zeros((*counts.shape, 3), np.uint8), counts
@@ -231,21 +208,22 @@ class _Reader:
             return colour, np.zeros(colour.shape[:2], np.uint8)
         return colour, on_grid(counts, colour.shape[:2], item.infrared)
 
-    def objects(self, item: LabelledItem) -> ImageLabels:
+    def objects(item: LabelledItem) -> ImageLabels:
         """Read the objects in pixels of the grid of `images`."""
-        if item.name not in self._sizes:
-            self.images(item)
-        labelled, sizes = self._items[item.name].labelled, self._sizes[item.name]
+        if item.name not in sizes:
+            images(item)
+        labelled, known = labels[item.name], sizes[item.name]
         assert labelled is not None
-        grid = sizes[RGB] if RGB in sizes else sizes[INFRARED]
-        drawn_on: tuple[float, float] = (1.0, 1.0) if labelled.relative else _drawn_on(labelled, sizes, grid)
+        grid = known.get(RGB) or known[INFRARED]
+        drawn_on = (1, 1) if labelled.relative else _drawn_on(labelled, known, grid)
         x, y = grid[0] / drawn_on[0], grid[1] / drawn_on[1]
-        moved = [
-            LabelledObject(one.name, (a * x, b * y, c * x, d * y), one.ignored, one.difficult)
-            for one in labelled.labels.objects
-            for a, b, c, d in [one.corners]
-        ]
+        moved = []
+        for one in labelled.labels.objects:
+            a, b, c, d = one.corners
+            moved.append(one._replace(corners=(a * x, b * y, c * x, d * y)))
         return ImageLabels(moved, labelled.labels.notes, grid)
+
+    return Found(listed, images=images, objects=objects, notes=+notes, remarks=list(remarks), difficult_counts=False)
 
 
 def _drawn_on(labelled: Labelled, sizes: dict[str, tuple[int, int]], grid: tuple[int, int]) -> tuple[int, int]:

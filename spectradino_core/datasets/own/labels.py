@@ -18,8 +18,6 @@ from spectradino_core.data.labels.voc import read_voc
 from spectradino_core.data.labels.yolo import read_yolo, read_yolo_names
 from spectradino_core.datasets.own.scan import INFRARED, RGB, File, Scan
 
-__all__ = ["Labelled", "Labels"]
-
 _NAME_LISTS = ("classes", "obj", "names", "labels", "predefined_classes")
 
 
@@ -28,11 +26,9 @@ class Labelled:
     """Labels of one image or pair.
 
     Attributes:
-        labels: objects; corners in pixels of the image of `camera`, or in fractions of its size.
-        path: label file.
-        format: "COCO", "VOC" or "YOLO".
+        labels: objects; corners in pixels of the image of `camera`, or in fractions of its size if `relative`.
+        path, format: label file, and "COCO", "VOC" or "YOLO".
         camera: camera of the labelled image; None: unknown.
-        relative: corners are fractions.
         split: split according to the file's path.
     """
 
@@ -48,7 +44,6 @@ class Labels:
     """All label files of a folder. JSON files are read at once, XML and text files on demand.
 
     Attributes:
-        classes: class names declared by the files read so far, in order.
         notes: deviations in files of several images, see `data.labels.NOTES`.
         damaged: error message of each unusable file.
         remarks: skipped files, as messages.
@@ -66,7 +61,7 @@ class Labels:
         names = {name for file in found.images for name in (file.name, file.stem, file.path.stem)}
         texts = [file for file in found.labels[".txt"] if names & {file.name, file.stem, file.path.stem}]
         self._yolo = _Files(texts)
-        self._names: dict[int, str] = {}
+        self._names: dict[int, str] | None = None
         self._no_names = ""
         self._name_files = [
             *found.labels[".yaml"],
@@ -76,6 +71,7 @@ class Labels:
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """Class names declared by the files read so far, in order."""
         return tuple(self._declared)
 
     def find(self, split: str | None, images: dict[str, File]) -> Labelled | None:
@@ -100,7 +96,7 @@ class Labels:
                     self.remarks.append(f"{file.relative}: not COCO annotations, skipped")
                 return
             coco = coco_of(file.path, data, notes)
-            table = _Coco(file, coco.by_name(("file_name", "lwir_file_name")))
+            table = _Coco(file, coco.by_name())
         except LabelError as error:
             self.damaged.append(str(error))
             return
@@ -146,32 +142,31 @@ class Labels:
         return Labelled(labels, file.path, "YOLO", file.camera, True, file.split)
 
     def _yolo_names(self, file: File) -> dict[int, str]:
-        if not self._names:
-            self._names = self._find_yolo_names()
+        if self._names is None:
+            self._names, self._no_names = self._find_yolo_names(file)
             self._declared |= dict.fromkeys(self._names.values())
         if not self._names:
-            self._no_names = self._no_names or (
-                f"YOLO labels, such as {file.relative}, need the names of their classes: put a data.yaml with "
-                "'names: [..]', or a classes.txt with one name a line, into the folder"
-            )
             raise LabelError(self._no_names)
         return self._names
 
-    def _find_yolo_names(self) -> dict[int, str]:
+    def _find_yolo_names(self, file: File) -> tuple[dict[int, str], str]:
+        """Return the names, or why there are none; `file` is an example of the labels."""
         found: list[tuple[File, dict[int, str]]] = []
         for listed in self._name_files:
             try:
                 found.append((listed, read_yolo_names(listed.path)))
             except LabelError:
                 self.remarks.append(f"{listed.relative}: holds no names of classes, skipped")
-        self._name_files = []
-        for listed, names in found[1:]:
+        for listed, names in found:
             if names != found[0][1]:
-                self._no_names = (
-                    f"{found[0][0].relative} and {listed.relative} name the YOLO classes differently: keep one of them"
-                )
-                return {}
-        return found[0][1] if found else {}
+                first = found[0][0].relative
+                return {}, f"{first} and {listed.relative} name the YOLO classes differently: keep one of them"
+        if found:
+            return found[0][1], ""
+        return {}, (
+            f"YOLO labels, such as {file.relative}, need the names of their classes: put a data.yaml with "
+            "'names: [..]', or a classes.txt with one name a line, into the folder"
+        )
 
 
 @dataclass

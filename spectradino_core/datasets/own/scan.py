@@ -14,14 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
-from spectradino_core.data.images import in_colour
+from spectradino_core.data.images import IMAGE_ENDINGS, in_colour
 from spectradino_core.data.labels import LabelError
 from spectradino_core.data.labels.files import plain_stem, read_text
+from spectradino_core.datasets.files import evenly_spread
 from spectradino_core.modality import Modality
-
-__all__ = ["INFRARED", "RGB", "SPLITS", "File", "Scan", "scan"]
 
 RGB, INFRARED = "rgb", "infrared"
 SPLITS = ("train", "val", "test")
@@ -44,7 +41,6 @@ _MASK_WORDS = frozenset({
     "annotation", "annotations", "gt",
 })  # fmt: skip
 _IMAGE_WORDS = frozenset({"images", "image", "imgs", "img", "jpegimages"})
-_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 _LABELS = (".json", ".xml", ".txt", ".yaml", ".yml", ".names")
 _WORD = re.compile(r"[a-z]+|\d+")
 _MAX_DEPTH, _MAX_FILES = 8, 2_000_000
@@ -56,10 +52,8 @@ class File:
     """An image or label file.
 
     Attributes:
-        path: the file.
         relative: path relative to the root, with forward slashes.
-        split: one of `SPLITS`; None: not in the path.
-        camera: RGB or INFRARED; None: not in the path.
+        split, camera: one of `SPLITS`, and RGB or INFRARED; None: not in the path.
         name: the other folders and the stem, with Roboflow's renaming undone.
     """
 
@@ -94,9 +88,7 @@ class Scan:
 def scan(root: Path, rgb: str | None = None, infrared: str | None = None) -> Scan:
     """Search a folder; symbolic links in it are followed.
 
-    Args:
-        root: the folder.
-        rgb, infrared: folders of the two cameras, if their names do not show the camera.
+    `rgb` and `infrared` are folders of the two cameras, if their names do not show the camera.
 
     Raises:
         LabelError: no such folder, it holds no images, or the camera of some images is ambiguous.
@@ -107,23 +99,24 @@ def scan(root: Path, rgb: str | None = None, infrared: str | None = None) -> Sca
     bands: set[Modality] = set()
     for path, parts in _walk(root):
         ending = path.suffix.lower()
-        if ending not in _IMAGES + _LABELS:
+        if ending not in IMAGE_ENDINGS + _LABELS:
             continue
-        file, band, is_mask = _described(path, parts, ending in _IMAGES, rgb, infrared)
-        if ending not in _IMAGES:
+        file, band, is_mask = _described(path, parts, ending in IMAGE_ENDINGS, rgb, infrared)
+        if ending not in IMAGE_ENDINGS:
             found.labels[".yaml" if ending == ".yml" else ending].append(file)
             continue
         if is_mask:
             masks += 1
             continue
         found.images.append(file)
-        bands.update([band] if band is not None else [])
+        if band is not None:
+            bands.add(band)
     if masks:
         found.remarks.append(
             f"{masks} images in folders of labels or masks are skipped: own folders are read for boxes"
         )
     if not found.images:
-        raise LabelError(f"{root}: holds no images ({', '.join(_IMAGES)}) in it or its folders")
+        raise LabelError(f"{root}: holds no images ({', '.join(IMAGE_ENDINGS)}) in it or its folders")
     for name, camera in ((rgb, RGB), (infrared, INFRARED)):
         if name is not None and not any(file.camera == camera for file in found.images):
             raise LabelError(f"{root}: no folder named {name!r} holds images")
@@ -203,7 +196,7 @@ def _assign_cameras(root: Path, found: Scan) -> None:
         return
     cameras: dict[str, str] = {}
     for group, files in groups.items():
-        sampled = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, _COLOUR_SAMPLES).astype(int))]
+        sampled = evenly_spread(files, _COLOUR_SAMPLES)
         coloured = sum(in_colour(file.path) for file in sampled)
         cameras[group] = RGB if 2 * coloured >= len(sampled) else INFRARED
         shown = group or files[0].relative.rpartition("/")[0] or root.name
@@ -233,22 +226,19 @@ def _two_folders(images: list[File]) -> list[File]:
     for file in images:
         folders[file.split, file.camera].add(file.name.rpartition("/")[0])
 
-    def plain(file: File) -> bool:
-        return all(len(folders[file.split, camera]) == 1 for camera in (RGB, INFRARED))
-
-    return [replace(file, name=file.stem) if plain(file) else file for file in images]
+    plain = {split for split, _ in folders if all(len(folders.get((split, one), ())) == 1 for one in (RGB, INFRARED))}
+    return [replace(file, name=file.stem) if file.split in plain else file for file in images]
 
 
 def _distinct(images: list[File]) -> list[File]:
     """Make names unique per split and camera: copies of an image made by Roboflow keep its names for them."""
     count = Counter((file.split, file.camera, file.name) for file in images)
-
-    def renamed(file: File) -> File:
-        if count[file.split, file.camera, file.name] == 1:
-            return file
-        return replace(file, name=file.name.removesuffix(file.stem) + file.path.stem)
-
-    return [renamed(file) for file in images]
+    return [
+        file
+        if count[file.split, file.camera, file.name] == 1
+        else replace(file, name=file.name.removesuffix(file.stem) + file.path.stem)
+        for file in images
+    ]
 
 
 def _split_by_lists(found: Scan) -> None:
@@ -260,8 +250,7 @@ def _split_by_lists(found: Scan) -> None:
         split = _SPLIT_WORDS.get(file.path.stem.casefold())
         if split is None:
             continue
-        for line in read_text(file.path, "list of names", Counter()).splitlines():
-            if line.strip():
-                splits[plain_stem(line.strip().replace("\\", "/").split()[0])] = split
+        lines = read_text(file.path, "list of names", Counter()).splitlines()
+        splits |= {plain_stem(line.replace("\\", "/").split()[0]): split for line in lines if line.strip()}
     if splits:
         found.images = [replace(file, split=splits.get(plain_stem(file.path.name))) for file in found.images]

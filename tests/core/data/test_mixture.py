@@ -14,8 +14,14 @@ import pytest
 from spectradino_core.data.augment import Augmentation, shrink
 from spectradino_core.data.mixture import Epochs, KeptPairs, Mixture
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.data.scene_sets import SceneImages, ScenePairs
-from spectradino_core.data.seeds import FIRST_TEST_SEED, HELD_OUT, TRAINING, held_out_seeds
+from spectradino_core.data.scene_sets import (
+    FIRST_TEST_SEED,
+    HELD_OUT,
+    TRAINING,
+    SceneImages,
+    ScenePairs,
+    held_out_seeds,
+)
 from spectradino_core.datasets.registry import open_benchmark
 from spectradino_core.evaluation.sets import FolderSet
 from spectradino_core.modality import Modality

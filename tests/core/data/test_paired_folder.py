@@ -83,7 +83,6 @@ def test_boxes_have_our_names_and_stay_in_the_image(root: Path) -> None:
     assert folder[0].boxes.tolist() == [[5, 6, 15, 26], [30, 20, 40, 30]]
     assert folder[0].labels is not None
     assert folder[0].labels.tolist() == [1, 0]
-    assert folder.ignored_boxes == {"dog": 1, "person": 1}
     assert folder.unknown == {"dog": 1}
     assert folder.notes == {"clipped": 1}
     sample = folder.load(folder[0])

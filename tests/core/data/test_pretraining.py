@@ -185,7 +185,7 @@ def test_damaged_files_are_named_counted_and_skipped(tmp_path, caplog, workers):
     stream = pretraining_batches([source], 8, 28, 0, 15, max_damaged=0.05, workers=workers)
     with caplog.at_level("WARNING", "spectradino_core"):
         batches = list(on_cpu(stream))
-    assert sorted(text.split(":")[0].rsplit("/", 1)[1] for text in stream.damage.found) == ["0.png", "1.png"]
+    assert sorted(text.split(":")[0].rsplit("/", 1)[1] for text in stream.damage) == ["0.png", "1.png"]
     assert (
         sum("skipped a damaged item" in record.message for record in caplog.records) == 2
     )  # once each, though met every epoch

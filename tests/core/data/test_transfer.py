@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from spectradino_core.data.loading import Loader, _Packed
-from spectradino_core.data.omnivorous import omnivorous_batches
 from spectradino_core.data.plan import LoadedView
 from spectradino_core.data.pretraining import make_batch as pretrain_batch
+from spectradino_core.data.pretraining import omnivorous_batches
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.data.transfer import OnHost, RawInfrared, RawRGB, map_tensors

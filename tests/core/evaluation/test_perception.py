@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.data.scene_sets import ScenePairs
-from spectradino_core.data.seeds import FIRST_TEST_SEED
+from spectradino_core.data.scene_sets import FIRST_TEST_SEED, ScenePairs
 from spectradino_core.evaluation.perception import score_samples
 from spectradino_core.modality import Modality
 from spectradino_core.runtime.perception_result import Mode

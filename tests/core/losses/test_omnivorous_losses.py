@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spectradino_core.data.omnivorous import depth_values, segmentation_values
+from spectradino_core.data.views import depth_values, segmentation_values
 from spectradino_core.losses import omnivorous
 from spectradino_core.losses.omnivorous import (
     LogitScale,

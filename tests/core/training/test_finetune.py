@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from spectradino_core.data.scene_sets import scene_sample
-from spectradino_core.data.seeds import held_out_seeds
+from spectradino_core.data.scene_sets import held_out_seeds, scene_sample
 from spectradino_core.export.onnx_model import TOLERANCE, measure_parity
 from spectradino_core.export.torch_engine import TorchEngine
 from spectradino_core.losses.segmentation import IGNORE

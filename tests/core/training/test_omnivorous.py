@@ -10,16 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from spectradino_core.data.omnivorous import (
-    available_groups,
-    depth_values,
-    from_imagenet,
-    omnivorous_batches,
-    segmentation_values,
-)
+from spectradino_core.data.pretraining import available_groups, from_imagenet, omnivorous_batches
 from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.data.sources import MAPS
-from spectradino_core.data.views import PLAIN
+from spectradino_core.data.views import PLAIN, depth_values, segmentation_values
 from spectradino_core.losses.omnivorous import colourise
 from spectradino_core.models.checkpoints import CheckpointError, load_spectradino, read_dinov2, save_spectradino
 from spectradino_core.models.encoders import BandedEncoder, PlainEncoder
