@@ -28,10 +28,8 @@ from spectradino_core.data.scene_sets import scene_sample
 from spectradino_core.models import perception
 from spectradino_core.models.perception import Perception
 from spectradino_core.training.batches import BatchStream, LabelledBatch
-from spectradino_core.training.finetune import anchor_points
-from spectradino_core.training.memory import keep_freed_memory
+from spectradino_core.training.finetune import anchor_points, keep_freed_memory, perception_loss
 from spectradino_core.training.modes import freeze_for, parameter_groups
-from spectradino_core.training.perception_loss import perception_loss
 from spectradino_core.training.recipes import FinetuneRecipe, box_real
 
 __all__ = ["VARIANTS", "Variant", "measure"]

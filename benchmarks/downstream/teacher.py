@@ -18,7 +18,7 @@ import torch
 from benchmarks.pretrain.disguise import disguised
 from spectradino_core.data.mixture import RGBOnly
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.models.checkpoints import save_dinov2, save_spectradino
+from spectradino_core.models.checkpoints import save_spectradino, save_state
 from spectradino_core.models.perception_checkpoint import load_perception
 from spectradino_core.training.batches import Samples
 from spectradino_core.training.finetune import TrainingData, finetune
@@ -65,7 +65,7 @@ def train_teacher(recipe: FinetuneRecipe, folder: Path) -> Path:
     data = TrainingData(Disguised(RGBOnly(mixture), recipe.seed), [], {"colour of the scenes": 1.0})
     model, _ = load_perception(finetune(recipe, folder, None, device="cpu", training_data=data))
     path = folder / "teacher.safetensors"
-    save_dinov2(model.backbone.vit, path)
+    save_state(model.backbone.vit, path)
     return path
 
 

@@ -28,9 +28,10 @@ from spectradino_core.data.sources import ImageSet
 from spectradino_core.data.views import ViewOptions, colour_tensor, take_view
 from spectradino_core.losses.alignment import contrastive_loss
 from spectradino_core.losses.omnivorous import dense_alignment_loss
-from spectradino_core.models.checkpoints import load_dinov2, save_dinov2, save_spectradino
+from spectradino_core.models.checkpoints import load_dinov2, save_spectradino, save_state
 from spectradino_core.models.vit import ViT
-from spectradino_core.training.loop import LoopOptions, resume_step, train
+from spectradino_core.training.checkpoints import resume_step
+from spectradino_core.training.loop import LoopOptions, train
 from spectradino_core.training.teacher import load_teacher
 
 __all__ = ["TwoViews", "train_teacher"]
@@ -158,7 +159,7 @@ def train_teacher(
     loader: Loader[TwoViews] = Loader(images, workers=1)
     train(model, loss_of, loader, optimiser, options, folder, torch.device("cpu"))
     path = folder / "teacher.safetensors"
-    save_dinov2(model, path)
+    save_state(model, path)
     return path
 
 

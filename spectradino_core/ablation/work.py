@@ -29,7 +29,7 @@ from spectradino_core.evaluation.sets import LabelledSet
 from spectradino_core.export.torch_engine import TorchEngine, cuda_is_available
 from spectradino_core.files import open_file, written_atomically
 from spectradino_core.modality import Modality
-from spectradino_core.models.checkpoints import save_dinov2
+from spectradino_core.models.checkpoints import save_state
 from spectradino_core.models.perception_checkpoint import load_perception
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.training.batches import Samples
@@ -235,7 +235,7 @@ def _train_teacher(ablation: Ablation, setup: Setup, job: Job, folder: Path) -> 
     data = _training_data(setup, recipe, rgb_only=True)
     path = finetune(recipe, folder, setup.root, device=setup.device, workers=setup.workers, training_data=data)
     model, _ = load_perception(path)
-    save_dinov2(model.backbone.vit, folder / "vit.safetensors")
+    save_state(model.backbone.vit, folder / "vit.safetensors")
     return {}
 
 

@@ -55,8 +55,7 @@ def run(options: argparse.Namespace) -> int:
     from spectradino_core.data.sources import MAPS, ImageSource, infrared_keys
     from spectradino_core.data.views import ViewOptions
     from spectradino_core.modality import INFRARED, Modality
-    from spectradino_core.training.omnivorous import omnivorous_recipe
-    from spectradino_core.training.pretrain_omnivorous import OmnivorousOptions, pretrain_omnivorous
+    from spectradino_core.training.omnivorous import OmnivorousOptions, omnivorous_recipe, pretrain_omnivorous
 
     refuse(options, _OF_STAGES, "is for SpectraDINO's stages, not for --system omnivorous")
     if options.start is not None:

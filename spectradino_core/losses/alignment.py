@@ -14,8 +14,6 @@ from torch import Tensor
 
 from spectradino_core.losses.gathering import first_row, gather, processes
 
-__all__ = ["contrastive_loss", "distillation_loss", "patch_loss", "sample_positions", "unit"]
-
 
 def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean of `1 - cos(student, teacher)`, 0 to 2 (Equation 6).
@@ -56,8 +54,7 @@ def contrastive_loss(rgb: Tensor, infrared: Tensor, temperature: float | Tensor,
 def patch_loss(rgb: Tensor, infrared: Tensor) -> Tensor:
     """Mean of `1 - cos` between the student's patch tokens at the same positions (Equation 9).
 
-    Args:
-        rgb, infrared: patch tokens at the sampled positions, [B, S, D].
+    Both are tokens at the sampled positions, [B, S, D].
     """
     return (1 - _cosine(rgb, infrared)).mean()
 

@@ -14,8 +14,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["first_row", "gather", "processes"]
-
 
 def processes() -> int:
     """Number of processes W; 1 without a process group."""
@@ -28,10 +26,9 @@ def first_row(rows: int) -> int:
 
 
 def gather(x: Tensor) -> Tensor:
-    """Gather [B, ...] of each process to [W·B, ...] on all, in order of rank.
+    """Gather [B, ...] of each process to [W·B, ...] on all, in order of rank; gradients flow back to the own rows.
 
-    With a single process it returns `x`. Gradients flow back to each process's own rows. All processes must call it
-    equally often, with the same B.
+    All processes must call it equally often, with the same B.
     """
     return _Gather.apply(x) if processes() > 1 else x
 
@@ -48,5 +45,5 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         total = gradients[0].contiguous().clone()
         dist.all_reduce(total)
-        start = dist.get_rank() * ctx.rows
+        start = first_row(ctx.rows)
         return total[start : start + ctx.rows]

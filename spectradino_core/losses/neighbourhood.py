@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from spectradino_core.losses.gathering import gather
 
-__all__ = ["TeacherQueue", "neighbourhood_loss", "queue_capacity"]
-
 log = logging.getLogger(__name__)
 
 _NO_KEY = -1
@@ -62,15 +60,10 @@ def neighbourhood_loss(
 
 
 def queue_capacity(asked: int, items: Mapping[str, int]) -> int:
-    """Limit the requested queue capacity Q to half of the embeddings between two visits of an item, with a warning.
+    """Limit the capacity Q that is asked for to half of the embeddings between two visits of an item, with a warning.
 
-    In a larger queue a sample's own previous embedding is still present when the sample is drawn again; it would be its
-    nearest neighbour and make the loss useless. Bands take turns, so the items of the smallest band come round most
-    often: after as many embeddings as it has items, times the number of bands.
-
-    Args:
-        asked: requested capacity.
-        items: number of items by band.
+    In a larger queue a sample's own previous embedding would be its nearest neighbour and make the loss useless. Bands
+    take turns, so an item of the band with the fewest (`items` counts them by band) is visited most often.
     """
     smallest = min(items, key=lambda band: items[band])
     most = max(1, len(items) * items[smallest] // 2)
@@ -85,14 +78,7 @@ def queue_capacity(asked: int, items: Mapping[str, int]) -> int:
 
 
 class TeacherQueue(nn.Module):
-    """FIFO queue of the last Q teacher embeddings and their items' keys, stored in buffers and thus in checkpoints.
-
-    It is identical on all processes: new entries are gathered from all, in order of rank.
-
-    Args:
-        capacity: Q.
-        width: D.
-    """
+    """FIFO queue of the last Q teacher embeddings and their items' keys, the same on all processes."""
 
     stored: Tensor
     item_keys: Tensor
@@ -127,12 +113,7 @@ class TeacherQueue(nn.Module):
 
     @torch.no_grad()
     def put(self, teacher: Tensor, keys: Tensor | None = None) -> None:
-        """Add the teacher CLS [B, D] of all processes; call after the optimiser step.
-
-        Args:
-            teacher: teacher CLS of this process's batch.
-            keys: number of each item, not negative, int64 [B]; None: unknown.
-        """
+        """Add teacher CLS [B, D] and their items' numbers, int64 [B], of all processes, after the optimiser step."""
         rows = gather(F.normalize(teacher.detach().to(self.stored.dtype), dim=-1))[-self.capacity :]
         keys = torch.full((len(teacher),), _NO_KEY) if keys is None else keys
         count = self._count()
@@ -177,7 +158,7 @@ class TeacherQueue(nn.Module):
             self._known = int(self.written)
         return self._known
 
-    def _forget(self) -> None:
+    def _forget(self) -> None:  # `written` was loaded
         self._known = None
 
 

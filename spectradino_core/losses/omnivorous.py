@@ -8,7 +8,7 @@ The equations are reconstructed from the paper's prose. Features are normalised 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
 import torch
@@ -18,16 +18,6 @@ from torch.utils.checkpoint import checkpoint
 
 from spectradino_core.losses.alignment import unit
 from spectradino_core.losses.gathering import first_row, gather
-
-__all__ = [
-    "LogitScale",
-    "alignment_loss",
-    "anchoring_loss",
-    "colourise",
-    "dense_alignment_loss",
-    "luminance",
-    "mixup",
-]
 
 PALETTE_BINS = 64
 CLASS_BINS = 1024
@@ -57,9 +47,7 @@ class LogitScale(nn.Module):
 
 
 def alignment_loss(cls: Mapping[str, Tensor], scale: Tensor | float) -> Tensor:
-    """Symmetric InfoNCE on CLS, averaged over all pairs of modalities.
-
-    Negatives are the other samples of the global batch, gathered from all processes.
+    """Symmetric InfoNCE on CLS against the global batch, averaged over all pairs of modalities.
 
     Args:
         cls: the student's CLS [B, D] by modality; row i belongs to item i in all modalities.
@@ -71,13 +59,12 @@ def alignment_loss(cls: Mapping[str, Tensor], scale: Tensor | float) -> Tensor:
     with torch.autocast(_device(cls), enabled=False):
         units = {key: unit(x) for key, x in cls.items()}
         everyone = {key: gather(x) for key, x in units.items()}
-        losses = []
-        for a, b in _pairs(units):
+
+        def rows(a: str, b: str) -> Tensor:
             target = torch.arange(len(units[a]), device=units[a].device) + first_row(len(units[a]))
-            forth = F.cross_entropy(scale * units[a] @ everyone[b].T, target)
-            back = F.cross_entropy(scale * units[b] @ everyone[a].T, target)
-            losses.append(0.5 * (forth + back))
-        return torch.stack(losses).mean()
+            return F.cross_entropy(scale * units[a] @ everyone[b].T, target)
+
+        return _over_pairs(list(units), rows)
 
 
 def dense_alignment_loss(tokens: Mapping[str, Tensor], scale: Tensor | float) -> Tensor:
@@ -96,32 +83,16 @@ def dense_alignment_loss(tokens: Mapping[str, Tensor], scale: Tensor | float) ->
     with torch.autocast(_device(tokens), enabled=False):
         units = {key: unit(x) for key, x in tokens.items()}
         everyone = {key: gather(x).flatten(0, 1) for key, x in units.items()}
-        losses = []
-        for a, b in _pairs(units):
-            first, positions = first_row(len(units[a])), units[a].shape[1]
-            forth = _dense_rows(units[a], everyone[b], scale, first, positions)
-            back = _dense_rows(units[b], everyone[a], scale, first, positions)
-            losses.append(0.5 * (forth + back))
-        return torch.stack(losses).mean()
+        return _over_pairs(list(units), lambda a, b: _dense_rows(units[a], everyone[b], scale))
 
 
 def anchoring_loss(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
-    """Mean over modalities of `1 - cos(student, frozen teacher)` for the same modality.
-
-    Args:
-        student, teacher: tokens [..., D] by modality, of the same shape.
-
-    Raises:
-        ValueError: the modalities differ.
-    """
+    """Mean over modalities of `1 - cos(student, frozen teacher)`; tokens [..., D] by modality, the same in both."""
     if not student or student.keys() != teacher.keys():
         raise ValueError(f"the student has {', '.join(student)}, the teacher {', '.join(teacher)}")
     with torch.autocast(_device(student), enabled=False):
         distances = [1 - (unit(x) * unit(teacher[key])).sum(-1).mean() for key, x in student.items()]
         return torch.stack(distances).mean()
-
-
-# -------------------------------------------------------------------------------------------------------------- images
 
 
 def luminance(rgb: Tensor) -> Tensor:
@@ -147,7 +118,8 @@ def colourise(values: Tensor, rgb: Tensor, classes: bool = False) -> Tensor:
     bins = CLASS_BINS if classes else PALETTE_BINS
     flat = values.flatten(1)
     low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
-    index = _bin((flat - low) / (high - low).clamp(min=PALETTE_EPS), bins)[:, None]  # [B, 1, H·W]
+    fraction = (flat - low) / (high - low).clamp(min=PALETTE_EPS)
+    index = (fraction * bins).long().clamp_(0, bins - 1)[:, None]  # [B, 1, H·W]
     sums = rgb.new_zeros(len(rgb), 3, bins).scatter_add_(2, index.expand(-1, 3, -1), rgb.flatten(2))
     counts = rgb.new_zeros(len(rgb), 1, bins).scatter_add_(2, index, torch.ones_like(index, dtype=rgb.dtype))
     colours = sums / (counts + PALETTE_EPS)  # [B, 3, K]
@@ -159,21 +131,21 @@ def colourise(values: Tensor, rgb: Tensor, classes: bool = False) -> Tensor:
 
 
 def mixup(image: Tensor, rgb: Tensor, alpha: Tensor) -> Tensor:
-    """Blend `(1 - alpha)·image + alpha·rgb` with one alpha per sample.
-
-    Args:
-        image, rgb: images of the same shape, [B, C, H, W].
-        alpha: in [0, 1], [B]; the paper draws it from [0, 0.5].
-    """
+    """Blend `(1 - alpha)·image + alpha·rgb`, both [B, C, H, W], with one alpha per sample, [B]."""
     alpha = alpha[:, None, None, None]
     return (1 - alpha) * image + alpha * rgb
 
 
-# ------------------------------------------------------------------------------------------------------------- helpers
+def _over_pairs(keys: Sequence[str], loss: Callable[[str, str], Tensor]) -> Tensor:
+    """Mean of a loss from a to b and back over all pairs of modalities."""
+    if len(keys) < 2:
+        raise ValueError(f"alignment needs at least two modalities, got {', '.join(keys) or 'none'}")
+    return torch.stack([0.5 * (loss(a, b) + loss(b, a)) for a, b in combinations(keys, 2)]).mean()
 
 
-def _dense_rows(rows: Tensor, columns: Tensor, scale: Tensor | float, first: int, positions: int) -> Tensor:
+def _dense_rows(rows: Tensor, columns: Tensor, scale: Tensor | float) -> Tensor:
     """Mean cross entropy of tokens [B, S, D] against all processes' [W·B·S, D], in chunks to save memory."""
+    positions, first = rows.shape[1], first_row(len(rows))
     step = max(1, _ROWS // positions)
     scale = torch.as_tensor(scale, device=rows.device)
     total = rows.new_zeros(())
@@ -196,17 +168,6 @@ def _dense_part(rows: Tensor, columns: Tensor, scale: Tensor, first: int) -> Ten
     own = (torch.arange(len(columns), device=rows.device) // positions)[None] == (target // positions)[:, None]
     own[token, target] = False
     return F.cross_entropy(logits.masked_fill(own, float("-inf")), target, reduction="sum")
-
-
-def _pairs(units: Mapping[str, Tensor]) -> list[tuple[str, str]]:
-    if len(units) < 2:
-        raise ValueError(f"alignment needs at least two modalities, got {', '.join(units) or 'none'}")
-    return list(combinations(units, 2))
-
-
-def _bin(values: Tensor, bins: int) -> Tensor:
-    """Convert values in [0, 1] to bins 0 .. K - 1, int64."""
-    return (values * bins).long().clamp_(0, bins - 1)
 
 
 def _device(tensors: Mapping[str, Tensor]) -> str:

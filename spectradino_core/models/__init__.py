@@ -4,10 +4,10 @@
 |---|---|
 | `spectradino.py` | the paper's model: stems, adapters, modality embedding, backbone |
 | `vit.py`, `dinov3.py` | plain DINOv2; what DINOv3 has beside it |
-| `repeated.py`, `encoders.py` | the baseline, DINOv2 on repeated infrared; encoders to judge or teach with |
+| `encoders.py` | the baseline, DINOv2 on repeated infrared; encoders to judge or teach with |
 | `fusion.py` | concatenation, gate, cross attention |
-| `pyramid.py`, `detection.py`, `linear_detection.py`, `segmentation.py` | ViTDet's pyramid and the heads |
-| `registry.py` | heads and fusions by name; a new one is a class, a line here and a test |
+| `pyramid.py`, `detection.py`, `segmentation.py` | ViTDet's pyramid and the heads |
+| `registry.py` | heads and fusions by name, a new one is a class, a line here and a test; `Architecture` |
 | `perception.py` | backbone, fusion and heads as one module |
 | `checkpoints.py`, `weight_files.py`, `perception_checkpoint.py` | DINOv2's key layouts, backbones, models |
 """
@@ -15,6 +15,6 @@
 from __future__ import annotations
 
 from spectradino_core.models.spectradino import SpectraDINO, parameter_roles
-from spectradino_core.models.vit import TAPS, VARIANTS, Features, ViT, ViTConfig, vit_config
+from spectradino_core.models.vit import VARIANTS, Features, ViT, ViTConfig, vit_config
 
-__all__ = ["TAPS", "VARIANTS", "Features", "SpectraDINO", "ViT", "ViTConfig", "parameter_roles", "vit_config"]
+__all__ = ["VARIANTS", "Features", "SpectraDINO", "ViT", "ViTConfig", "parameter_roles", "vit_config"]

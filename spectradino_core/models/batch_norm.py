@@ -11,8 +11,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-__all__ = ["BatchNorm"]
-
 
 class BatchNorm(nn.BatchNorm2d):
     """`nn.BatchNorm2d` with statistics over the samples of all processes.
@@ -37,7 +35,6 @@ class BatchNorm(nn.BatchNorm2d):
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
-        """Update the running statistics used in evaluation mode."""
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None

@@ -1,7 +1,6 @@
 """Load and save backbone weights: DINOv2 in five key layouts, DINOv3 in two, and SpectraDINO checkpoints.
 
-Their weights are a `.pth` or `.bin` file (loaded with `weights_only=True`), a `.safetensors` file or a Hugging Face
-model folder; `weight_files.py` locates the backbone under any prefix. The layout is detected from the keys and
+`weight_files.py` reads the tensors and locates the backbone under any prefix. The layout is detected from the keys and
 converted to the official one, which `vit.py` uses:
 
 - official: `blocks.0.attn.qkv`; training checkpoints chunk the blocks, `blocks.c.i`.
@@ -9,14 +8,12 @@ converted to the official one, which `vit.py` uses:
   into `cls_token`.
 - transformers: `encoder.layer.0.attention.q_proj`; separate q, k, v and separate SwiGLU gate and value.
 - transformers, older: `encoder.layer.0.attention.attention.query`; separate q, k, v, SwiGLU `weights_in`/`weights_out`.
-- Flax: `encoderblock_0.MultiHeadDotProductAttention_0.query.kernel`, the official Omnivorous DINO; `flax_layout.py` has
-  the differences. In all layouts, a position embedding without a row for CLS marks that network.
+- Flax: `encoderblock_0.MultiHeadDotProductAttention_0.query.kernel`, the official Omnivorous DINO. In all layouts, a
+  position embedding without a row for CLS marks that network.
 
 DINOv3 is read in the official layout (`storage_tokens`, `rope_embed.periods`) and in that of transformers
 (`layer.0.attention.q_proj`); `dinov3.py` has the differences. Where a name says DINOv2, DINOv3 is meant too.
-
-`mask_token` is dropped: only DINO's own training uses it. SpectraDINO checkpoints are safetensors files with the
-config and the bands in their metadata.
+SpectraDINO checkpoints are safetensors files with the config and the bands in their metadata.
 """
 
 from __future__ import annotations
@@ -35,7 +32,7 @@ from torch import Tensor, nn
 
 from spectradino_core.files import parse_json, written_atomically
 from spectradino_core.modality import Modality
-from spectradino_core.models import dinov3, flax_layout
+from spectradino_core.models import dinov3
 from spectradino_core.models.spectradino import SpectraDINO
 from spectradino_core.models.vit import VARIANTS, LayerScale, ViT, ViTConfig
 from spectradino_core.models.weight_files import (
@@ -49,30 +46,11 @@ from spectradino_core.models.weight_files import (
 )
 from spectradino_core.text import printable
 
-__all__ = [
-    "CheckpointError",
-    "config_of",
-    "load_dinov2",
-    "load_spectradino",
-    "read_dinov2",
-    "read_header",
-    "read_metadata",
-    "read_tensors",
-    "save_dinov2",
-    "save_spectradino",
-    "stored_config",
-]
-
 FORMAT = "spectradino-backbone/1"
-
-# --------------------------------------------------------------------------------------------------- DINOv2 and DINOv3
 
 
 def load_dinov2(model: ViT | SpectraDINO, path: str | os.PathLike[str]) -> str:
-    """Load plain DINOv2 or DINOv3 weights into a ViT, or into the ViT of a SpectraDINO only.
-
-    Returns:
-        Name of the detected key layout.
+    """Load plain DINOv2 or DINOv3 weights into a ViT, or the ViT of a SpectraDINO; return the name of their layout.
 
     Raises:
         CheckpointError: the file is missing, unreadable, neither DINOv2 nor DINOv3, of another variant, or incomplete.
@@ -82,19 +60,15 @@ def load_dinov2(model: ViT | SpectraDINO, path: str | os.PathLike[str]) -> str:
     stored, expected = config_of(state), vit.config
     if any(getattr(stored, name) != getattr(expected, name) for name in _SHAPE_FIELDS):
         raise CheckpointError(f"{path} holds a {_describe(stored)}, but the model is a {_describe(expected)}")
-    _load(vit, state, path)
+    load_state(vit, state, path)
     return layout
 
 
 def read_dinov2(path: str | os.PathLike[str]) -> tuple[State, str]:
-    """Read DINOv2 or DINOv3 weights under the names of `vit.ViT`; return them and the name of their layout.
-
-    Raises:
-        CheckpointError: the file is missing, unreadable, or neither DINOv2 nor DINOv3.
-    """
+    """Read DINOv2 or DINOv3 weights under the names of `vit.ViT`; return them and the name of their layout."""
     state = find_backbone(read_tensors(path), path)
-    if flax_layout.POSITIONS in state:
-        layout, state = "Flax", flax_layout.to_official(state, path)
+    if _POSITIONS in state:
+        layout, state = "Flax", _from_flax(state, path)
     elif "storage_tokens" in state:
         layout, state = "official", _with_stacked_gate(dinov3.rename_official(state))
     elif "embeddings.patch_embeddings.weight" in state:
@@ -107,7 +81,7 @@ def read_dinov2(path: str | os.PathLike[str]) -> tuple[State, str]:
         layout, state = "timm", _from_timm(state)
     else:
         layout, state = "official", {_BLOCK_CHUNK.sub(r"blocks.\1.", key): value for key, value in state.items()}
-    state.pop("mask_token", None)
+    state.pop("mask_token", None)  # only DINO's own training uses it
     known = {"cls_token", "patch_embed.proj.weight", "blocks.0.norm1.weight"} <= state.keys()
     if not known or not {"pos_embed", "register_tokens"} & state.keys():
         raise CheckpointError(
@@ -169,8 +143,8 @@ def _problem_of_folder(state: State, path: Path) -> str:
 def config_of(state: Mapping[str, Tensor]) -> ViTConfig:
     """Infer the config of weights in the official layout from their shapes.
 
-    The number of heads, which shapes do not show, comes from the variant of the same width; an unknown width gets heads
-    of 64 channels, as in all DINOv2 models, and the name "?".
+    The number of heads comes from the variant of the same width; an unknown width gets heads of 64 channels, as in all
+    DINOv2 models, and the name "?".
     """
     width = state["cls_token"].shape[-1]
     depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
@@ -251,10 +225,9 @@ def _stack(state: State, parts: Sequence[str], whole: str) -> State:
 
 def _from_timm(state: State) -> State:
     """Convert timm's layout to the official one."""
+    state = dict(state)
     if _is_gated(state):
         state = {key.replace(".mlp.fc1.", ".mlp.w12.").replace(".mlp.fc2.", ".mlp.w3."): v for key, v in state.items()}
-    else:
-        state = dict(state)
     if "reg_token" in state:
         state["register_tokens"] = state.pop("reg_token")
     positions = state.get("pos_embed")
@@ -270,16 +243,63 @@ def _is_gated(state: State) -> bool:
     return fc1 is not None and fc2 is not None and fc1.shape[0] == 2 * fc2.shape[1]
 
 
-# -------------------------------------------------------------------------------------------------------- SpectraDINO
+_TOKENS = "ToTokenSequence_0"
+_POSITIONS = f"{_TOKENS}.posembed_input"  # [1, G, G, D]
+_ATTENTION = "MultiHeadDotProductAttention_0"
+_FLAX_LAYERS = {
+    "LayerNorm_0": "norm1", "LayerNorm_1": "norm2", "MlpBlock_0.Dense_0": "mlp.fc1", "MlpBlock_0.Dense_1": "mlp.fc2",
+    f"{_ATTENTION}.out": "attn.proj",
+}  # fmt: skip
+_FLAX_NAMES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+_FLAX_BLOCK = re.compile(r"encoderblock_(\d+)\.")
 
 
-def save_dinov2(model: ViT, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
-    """Save a plain ViT atomically as safetensors in DINOv2's official layout, which `load_dinov2` reads.
+def _from_flax(state: State, path: str | os.PathLike[str]) -> State:
+    """Convert the Flax layout of the official Omnivorous DINO.
 
-    Raises:
-        OSError: the file could not be written; an existing file is unchanged.
+    Linear layers are `kernel`s with the input first, attention's split by head. Blocks have no LayerScale, hence gains
+    of 1. Source: google-deepmind/representations4d, `omnivorous/vit.py`.
     """
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    left = dict(state)
+    try:
+        patches = left.pop(f"{_TOKENS}.embedding.kernel")  # [P, P, 3, D]
+        converted = {
+            "cls_token": left.pop(f"{_TOKENS}.cls"),
+            "pos_embed": left.pop(_POSITIONS).flatten(1, 2),
+            "patch_embed.proj.weight": patches.permute(3, 2, 0, 1),
+            "patch_embed.proj.bias": left.pop(f"{_TOKENS}.embedding.bias"),
+            "norm.weight": left.pop("encoder_norm.scale"),
+            "norm.bias": left.pop("encoder_norm.bias"),
+        }
+        for index in sorted({int(found[1]) for name in left if (found := _FLAX_BLOCK.match(name))}):
+            converted |= {f"blocks.{index}.{name}": x for name, x in _flax_block(left, f"encoderblock_{index}").items()}
+    except (KeyError, RuntimeError, IndexError) as error:
+        raise CheckpointError(f"{path} is not a complete Omnivorous DINO in the Flax layout: {error}") from None
+    if left:
+        raise CheckpointError(f"{path} holds tensors that an Omnivorous DINO does not have: {shown_names(left)}")
+    return {name: value.contiguous() for name, value in converted.items()}
+
+
+def _flax_block(left: State, block: str) -> State:
+    """Take one block's tensors out of `left` and return them by their official names."""
+    own: State = {}
+    for theirs, ours in _FLAX_LAYERS.items():
+        for kind in ("scale", "bias") if "Norm" in theirs else ("kernel", "bias"):
+            value = left.pop(f"{block}.{theirs}.{kind}")  # kernels: [h, d, D] or [D, D']
+            own[f"{ours}.{_FLAX_NAMES[kind]}"] = value.flatten(0, -2).T if kind == "kernel" else value
+    parts = [f"{block}.{_ATTENTION}.{part}" for part in ("query", "key", "value")]
+    own["attn.qkv.weight"] = torch.cat([left.pop(f"{part}.kernel").flatten(1).T for part in parts])  # from [D, h, d]
+    own["attn.qkv.bias"] = torch.cat([left.pop(f"{part}.bias").flatten() for part in parts])
+    gain: Tensor = torch.ones_like(own["norm1.weight"])
+    return own | {"ls1.gamma": gain, "ls2.gamma": gain.clone()}
+
+
+# ------------------------------------------------------------------------------------------------------ own checkpoints
+
+
+def save_state(module: nn.Module, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
+    """Save a module atomically as safetensors; a plain ViT in DINOv2's official layout, which `load_dinov2` reads."""
+    state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     with written_atomically(path, sum(value.nbytes for value in state.values())) as scratch:
         save_file(state, scratch, dict(metadata) if metadata else None)
 
@@ -287,16 +307,7 @@ def save_dinov2(model: ViT, path: str | os.PathLike[str], metadata: Mapping[str,
 def save_spectradino(
     model: SpectraDINO, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Save a backbone atomically as safetensors with its config and bands in the metadata.
-
-    Args:
-        model: backbone on any device, in any precision.
-        path: output file; its folder must exist.
-        metadata: additional entries, e.g. the stage and the data; not "format", "config" or "bands".
-
-    Raises:
-        ValueError: the model's LayerScales are folded for serving, or a metadata key is reserved.
-    """
+    """Save a backbone atomically with "format", "config", "bands" and further entries as metadata."""
     if sum(isinstance(module, LayerScale) for module in model.modules()) != 2 * model.config.depth:
         raise ValueError("the LayerScales of this model are folded for serving: save the original model")
     own = {
@@ -307,10 +318,7 @@ def save_spectradino(
     reserved = own.keys() & (metadata or {}).keys()
     if reserved:
         raise ValueError(f"metadata keys {', '.join(sorted(reserved))} are reserved")
-    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-
-    with written_atomically(path, sum(value.nbytes for value in state.values())) as scratch:
-        save_file(state, scratch, own | dict(metadata or {}))
+    save_state(model, path, own | dict(metadata or {}))
 
 
 def load_spectradino(path: str | os.PathLike[str], bands: Sequence[Modality] | None = None) -> SpectraDINO:
@@ -324,9 +332,12 @@ def load_spectradino(path: str | os.PathLike[str], bands: Sequence[Modality] | N
         model = SpectraDINO(config, stored_bands)
     except ValueError as error:
         raise CheckpointError(_not_understood(path, error)) from error
-    _load(model, read_tensors(path), path)
-    if bands is None:
-        return model
+    load_state(model, read_tensors(path), path)
+    return model if bands is None else select_bands(model, bands, path)
+
+
+def select_bands(model: SpectraDINO, bands: Sequence[Modality], path: str | os.PathLike[str]) -> SpectraDINO:
+    """Call `model.select_bands`; CheckpointError: the model lacks a band, names its file `path`."""
     try:
         return model.select_bands(bands)
     except ValueError as error:
@@ -334,11 +345,7 @@ def load_spectradino(path: str | os.PathLike[str], bands: Sequence[Modality] | N
 
 
 def stored_config(path: str | os.PathLike[str]) -> tuple[ViTConfig, list[Modality]]:
-    """Read config and bands of a SpectraDINO backbone from the file's header.
-
-    Raises:
-        CheckpointError: the file is missing, unreadable, not a SpectraDINO backbone, or of a later version.
-    """
+    """Read config and bands of a SpectraDINO backbone from the file's header."""
     metadata = read_metadata(path)
     try:
         config = ViTConfig(**parse_json(metadata["config"], "its config"))
@@ -352,11 +359,7 @@ def _not_understood(path: str | os.PathLike[str], error: Exception) -> str:
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Read a SpectraDINO backbone's metadata: "format", "config" (JSON), "bands" ("rgb,lwir") and added entries.
-
-    Raises:
-        CheckpointError: the file is missing, unreadable or not a SpectraDINO backbone.
-    """
+    """Read a SpectraDINO backbone's metadata: "format", "config" (JSON), "bands" ("rgb,lwir") and added entries."""
     metadata = read_header(path)
     if metadata.get("format") != FORMAT:
         found = printable(repr(metadata.get("format")), 60)
@@ -367,8 +370,8 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     return metadata
 
 
-def _load(module: nn.Module, state: State, path: str | os.PathLike[str]) -> None:
-    """Strict `load_state_dict` whose error lists all mismatches."""
+def load_state(module: nn.Module, state: State, path: str | os.PathLike[str]) -> None:
+    """Load a state strictly; CheckpointError: lists all mismatches."""
     wanted = module.state_dict()
     faults = []
     if missing := wanted.keys() - state.keys():

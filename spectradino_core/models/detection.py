@@ -1,6 +1,7 @@
-"""Dense anchor-free detection head and target assignment.
+"""Anchor-free detection heads, dense and linear, and target assignment.
 
-Letters: B batch, P pyramid width, C classes, A anchor points of all levels, h_i x w_i level i, K objects of an image.
+B batch    P pyramid width    D backbone width    C classes    A anchor points of all levels    h_i x w_i level i
+K objects of an image
 """
 
 from __future__ import annotations
@@ -12,13 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from spectradino_core.models.batch_norm import BatchNorm
 from spectradino_core.models.pyramid import ChannelNorm
 
-__all__ = ["IGNORE_INDEX", "PRIOR", "AnchorPoints", "DenseHead", "assign", "decode"]
-
 PRIOR = 0.01
-"""Initial class probability at every anchor point. Nearly all are background, whose loss would otherwise dominate the
-first steps."""
+"""Initial class probability of anchor points; nearly all are background, which would else dominate the first steps."""
 IGNORE_INDEX = -2
 """Label of anchor points in ignore regions, which are excluded from the loss."""
 _REACH = 4.0
@@ -38,7 +37,7 @@ class AnchorPoints:
 
     @classmethod
     def of(cls, maps: Sequence[Tensor], strides: Sequence[float]) -> AnchorPoints:
-        """Create the points of maps [B, P, h_i, w_i]; point (i, j) is at ((j + 0.5) s, (i + 0.5) s)."""
+        """Create the points of maps [B, P, h_i, w_i]."""
         sizes = [(int(x.shape[-2]), int(x.shape[-1])) for x in maps]
         return cls.of_sizes(sizes, strides, maps[0].device)
 
@@ -46,7 +45,7 @@ class AnchorPoints:
     def of_sizes(
         cls, sizes: Sequence[tuple[int, int]], strides: Sequence[float], device: torch.device | str = "cpu"
     ) -> AnchorPoints:
-        """Create the points of maps of these sizes (h_i, w_i)."""
+        """Create the points of maps of these sizes (h_i, w_i); point (i, j) is at ((j + 0.5) s, (i + 0.5) s)."""
         centres, spacing = [], []
         for (height, width), stride in zip(sizes, strides, strict=True):
             ys = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) * stride
@@ -65,25 +64,14 @@ class DenseHead(nn.Module):
     """
 
     def __init__(self, width: int, classes: int, levels: int, depth: int = 2) -> None:
-        """
-        Args:
-            width: P.
-            classes: C.
-            levels: number of pyramid levels.
-            depth: number of 3x3 convolutions in each of the two towers.
-        """
+        """Make a head for maps of P = `width` channels, with `depth` 3x3 convolutions in each of the two towers."""
         super().__init__()
         self.class_tower = nn.Sequential(*_tower(width, depth))
         self.box_tower = nn.Sequential(*_tower(width, depth))
         self.classify = nn.Conv2d(width, classes, 3, padding=1)
         self.regress = nn.Conv2d(width, 4, 3, padding=1)
         self.level_gain = nn.Parameter(torch.ones(levels))
-        assert self.classify.bias is not None
-        assert self.regress.bias is not None
-        nn.init.normal_(self.classify.weight, std=0.01)
-        nn.init.constant_(self.classify.bias, -math.log((1 - PRIOR) / PRIOR))
-        nn.init.normal_(self.regress.weight, std=0.01)
-        nn.init.zeros_(self.regress.bias)
+        _initialise(self.classify, self.regress)
 
     def forward(self, maps: Sequence[Tensor], strides: Sequence[float]) -> tuple[Tensor, Tensor, AnchorPoints]:
         """Return class logits [B, A, C], boxes [B, A, 4] x1 y1 x2 y2 in network pixels, and the anchor points."""
@@ -94,6 +82,38 @@ class DenseHead(nn.Module):
             raw = self.regress(self.box_tower(x)) * self.level_gain[level]
             deltas.append(raw.flatten(2).transpose(1, 2))
         return torch.cat(logits, dim=1), decode(torch.cat(deltas, dim=1), anchors), anchors
+
+
+class LinearDetectionHead(nn.Module):
+    """BatchNorm and 1x1 convolutions on the last fused map, with one anchor point per patch.
+
+    The paper compares "a linear probe" with ViTDet's head (Table 9) without details; this one follows DINOv2's linear
+    segmentation probe. Boxes are encoded as in the dense head, so training and decoding are the same.
+    """
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.norm = BatchNorm(width)
+        self.classify = nn.Conv2d(width, classes, 1)
+        self.regress = nn.Conv2d(width, 4, 1)
+        _initialise(self.classify, self.regress)
+
+    def forward(self, maps: Sequence[Tensor], strides: Sequence[float]) -> tuple[Tensor, Tensor, AnchorPoints]:
+        """Return what `DenseHead.forward` does, for one map [B, D, h, w]."""
+        anchors = AnchorPoints.of(maps, strides)
+        x = self.norm(maps[0])
+        logits = self.classify(x).flatten(2).transpose(1, 2)
+        return logits, decode(self.regress(x).flatten(2).transpose(1, 2), anchors), anchors
+
+
+def _initialise(classify: nn.Conv2d, regress: nn.Conv2d) -> None:
+    """Initialise the output layers: class probabilities of `PRIOR`, and boxes at the anchor points."""
+    assert classify.bias is not None
+    assert regress.bias is not None
+    nn.init.normal_(classify.weight, std=0.01)
+    nn.init.constant_(classify.bias, -math.log((1 - PRIOR) / PRIOR))
+    nn.init.normal_(regress.weight, std=0.01)
+    nn.init.zeros_(regress.bias)
 
 
 def decode(deltas: Tensor, anchors: AnchorPoints) -> Tensor:
@@ -117,7 +137,6 @@ def assign(
 
     Args:
         boxes: [K, 4] x1 y1 x2 y2 in network pixels.
-        anchors: the A anchor points.
         radius, largest: see above, in strides.
         ignored: [I, 4], ignore regions such as crowds, whose points are not background.
 

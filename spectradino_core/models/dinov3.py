@@ -20,17 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = [
-    "LAYER_NORM_EPS",
-    "ROPE_BASE",
-    "QKV",
-    "rename_official",
-    "rename_transformers",
-    "rotary_frequencies",
-    "rotary_table",
-    "rotate",
-]
-
 ROPE_BASE = 100.0
 LAYER_NORM_EPS = 1e-5
 
@@ -59,7 +48,6 @@ def rotary_table(grid: tuple[int, int], first: int, head: int, device: torch.dev
         grid: (h, w), in patches.
         first: number of tokens before the patches (1 + R), which are not rotated.
         head: d, a multiple of 4.
-        device: of the result.
     """
     frequencies = rotary_frequencies(head, device)
     centres = [2 * torch.arange(0.5, side, device=device, dtype=torch.float32) / side - 1 for side in grid]
@@ -84,11 +72,10 @@ def rename_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     The masks of the biases, which hide the keys' bias as `QKV` does, and a norm used only in training are dropped.
     """
-    kept = {key: value for key, value in state.items() if not key.endswith(".bias_mask")}
     return {
         "register_tokens" if key == "storage_tokens" else key: value
-        for key, value in kept.items()
-        if not key.startswith("local_cls_norm.")
+        for key, value in state.items()
+        if not key.endswith(".bias_mask") and not key.startswith("local_cls_norm.")
     }
 
 

@@ -1,9 +1,10 @@
-"""Common interface of both backbones: images of any modality to features of each.
+"""Adapters of the backbones: the baseline on repeated infrared, and encoders of any modality.
 
     B batch    H, W pixels    T tokens    D width
 
-A modality is named by the key of a band ("rgb", "nir", ...) or of a map ("depth", "segmentation"). A plain DINOv2
-processes every modality as an RGB image. A SpectraDINO uses the stems of its IR bands and processes maps as RGB images.
+`RepeatedViT` gives a plain DINOv2 the interface of `SpectraDINO`. Encoders give both the interface that evaluation and
+Omnivorous pretraining use, with modalities named by the key of a band ("rgb", "nir", ...) or of a map ("depth",
+"segmentation").
 """
 
 from __future__ import annotations
@@ -15,11 +16,51 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from spectradino_core.modality import Modality
-from spectradino_core.models.spectradino import SpectraDINO
-from spectradino_core.models.vit import Features, ViT
+from spectradino_core.modality import IMAGENET_MEAN, IMAGENET_STD, Modality
+from spectradino_core.models.spectradino import SpectraDINO, in_order
+from spectradino_core.models.vit import Features, ViT, ViTConfig
 
-__all__ = ["BandedEncoder", "Encoder", "PlainEncoder", "Prefix", "encoder_of"]
+
+class RepeatedViT(nn.Module):
+    """Baseline: plain DINOv2 on IR repeated to three channels, without stems, adapters or modality embedding.
+
+    Every table compares SpectraDINO, whose constructor and calls it shares, with it.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, config: ViTConfig | str, bands: Sequence[Modality], activation_checkpointing: bool = False
+    ) -> None:
+        super().__init__()
+        self.bands = in_order(bands)
+        self.vit = ViT(config, activation_checkpointing)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
+
+    @property
+    def config(self) -> ViTConfig:
+        return self.vit.config
+
+    def forward(self, images: Mapping[Modality, Tensor], taps: Sequence[int] | None = None) -> dict[Modality, Features]:
+        """Compute features as `SpectraDINO.forward`; images of one channel are repeated and normalised here.
+
+        Raises:
+            ValueError: no images, a wrong shape, or a tap that is not a block.
+        """
+        if not images:
+            raise ValueError("no images: give at least one band")
+        wrong = [f"{band.key} {list(x.shape)}" for band, x in images.items() if x.ndim != 4 or x.shape[1] not in (1, 3)]
+        if wrong:
+            raise ValueError(f"images are [B, 1 or 3, H, W], not {', '.join(wrong)}")
+        colours = [(x - self.mean) / self.std if x.shape[1] == 1 else x for x in images.values()]
+        features = self.vit(torch.cat(colours), taps or ())
+        return dict(zip(images, features.split([len(x) for x in images.values()]), strict=True))
+
+    def freeze_grid(self, h: int, w: int) -> None:
+        """See `ViT.freeze_grid`."""
+        self.vit.freeze_grid(h, w)
 
 
 class Encoder(Protocol):
@@ -43,12 +84,12 @@ class Prefix:
 
 
 class PlainEncoder(nn.Module):
-    """Plain DINOv2 encoder for all modalities.
+    """Plain DINOv2 encoder: every modality is an RGB image.
 
     Args:
-        vit: the model.
-        shared: number of first blocks run by `begin` without gradients; `finish` can be called several times on their
-            result. 0: all blocks are trainable.
+        vit: the network.
+        shared: number of first blocks run without gradient; a teacher with the same blocks can reuse their output (see
+            `begin` and `finish`).
     """
 
     def __init__(self, vit: ViT, shared: int = 0) -> None:
@@ -78,8 +119,8 @@ class PlainEncoder(nn.Module):
         tokens, rotation = prefix.tokens, self.vit.rotation(prefix.grid)
         for block in self.vit.blocks[self.shared :]:
             tokens = self.vit.run(block, tokens, rotation)
-        parts = self.vit.norm(tokens).split(prefix.sizes)
-        return {key: Features.of(part, prefix.grid) for key, part in zip(prefix.keys, parts, strict=True)}
+        features = Features.of(self.vit.norm(tokens), prefix.grid)
+        return dict(zip(prefix.keys, features.split(prefix.sizes), strict=True))
 
 
 class BandedEncoder(nn.Module):
@@ -101,9 +142,9 @@ class BandedEncoder(nn.Module):
         for key in images:
             together.setdefault(self._band(key), []).append(key)
         features = self.backbone({band: torch.cat([images[k] for k in keys]) for band, keys in together.items()})
-        out = {}
+        out: dict[str, Features] = {}
         for band, keys in together.items():
-            out.update(_split(features[band], keys, [len(images[key]) for key in keys]))
+            out.update(zip(keys, features[band].split([len(images[key]) for key in keys]), strict=True))
         return {key: out[key] for key in images}
 
     def _band(self, key: str) -> Modality:
@@ -116,8 +157,3 @@ class BandedEncoder(nn.Module):
 def encoder_of(model: ViT | SpectraDINO) -> PlainEncoder | BandedEncoder:
     """Wrap either model in the common interface."""
     return PlainEncoder(model) if isinstance(model, ViT) else BandedEncoder(model)
-
-
-def _split(features: Features, keys: Sequence[str], sizes: Sequence[int]) -> dict[str, Features]:
-    pieces = zip(features.cls.split(sizes), features.registers.split(sizes), features.patches.split(sizes))
-    return {key: Features(*piece, features.grid) for key, piece in zip(keys, pieces, strict=True)}

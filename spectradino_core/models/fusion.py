@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ConcatFusion", "CrossAttentionFusion", "Fusion", "GatedFusion"]
-
 
 class Fusion(nn.Module):
     """Base class for fusing RGB and infrared tokens, either of which may be absent.
@@ -19,9 +17,7 @@ class Fusion(nn.Module):
     paper always has both), so the same weights work with both cameras, RGB only and infrared only. Subclasses implement
     `fuse`.
 
-    Args:
-        width: D.
-        stand_in: whether the placeholder is learned; otherwise it is zeros, for fusions that skip an absent stream.
+    With `stand_in` false it is zeros, for fusions that skip an absent stream.
     """
 
     absent: Tensor
@@ -34,14 +30,9 @@ class Fusion(nn.Module):
             self.register_buffer("absent", torch.zeros(2, width), persistent=False)
 
     def forward(self, rgb: Tensor | None, infrared: Tensor | None, present: Tensor | None = None) -> Tensor:
-        """Fuse the streams to tokens [B, N, D].
+        """Fuse streams [B, N, D], None if not computed, to tokens [B, N, D].
 
-        Args:
-            rgb, infrared: [B, N, D]; None for a stream that was not computed.
-            present: [B, 2], nonzero where the stream (rgb, infrared) is used; None: all given streams are used.
-
-        Raises:
-            ValueError: neither stream is given.
+        `present` [B, 2] is nonzero where the stream (rgb, infrared) is used; None: all given streams are used.
         """
         given = rgb if rgb is not None else infrared
         if given is None:

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors.torch import save_file
 
-from spectradino_core.files import parse_json, written_atomically
+from spectradino_core.files import parse_json
 from spectradino_core.models import SpectraDINO, ViT, ViTConfig
 from spectradino_core.models.checkpoints import FORMAT as BACKBONE_FORMAT
 from spectradino_core.models.checkpoints import (
@@ -20,26 +19,16 @@ from spectradino_core.models.checkpoints import (
     config_of,
     load_dinov2,
     load_spectradino,
+    load_state,
     read_dinov2,
-    read_header,
-    read_tensors,
+    save_state,
+    select_bands,
     stored_config,
 )
 from spectradino_core.models.perception import Architecture, Perception
+from spectradino_core.models.weight_files import read_header, read_tensors
 from spectradino_core.runtime.bundle import METADATA_KEY, BundleError, ModelInfo
 from spectradino_core.text import printable
-
-__all__ = [
-    "Started",
-    "backbone_config",
-    "describe_checkpoint",
-    "load_backbone",
-    "load_network",
-    "load_perception",
-    "save_perception",
-    "warm_start",
-    "weights_kind",
-]
 
 log = logging.getLogger(__name__)
 
@@ -47,23 +36,15 @@ _ARCHITECTURE_KEY = "architecture"
 
 
 def save_perception(path: str | Path, model: Perception, info: ModelInfo) -> None:
-    """Save weights and description atomically.
-
-    Raises:
-        OSError: the file could not be written; an existing file is unchanged.
-    """
-    metadata = {METADATA_KEY: info.to_json(), _ARCHITECTURE_KEY: json.dumps(model.architecture.to_dict())}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with written_atomically(path, sum(tensor.nbytes for tensor in tensors.values())) as scratch:
-        save_file(tensors, scratch, metadata=metadata)
+    """Save weights and description atomically; errors as by `save_state`."""
+    save_state(model, path, {METADATA_KEY: info.to_json(), _ARCHITECTURE_KEY: json.dumps(model.architecture.to_dict())})
 
 
 def load_perception(path: str | Path, device: str | torch.device = "cpu") -> tuple[Perception, ModelInfo]:
     """Load a model saved by `save_perception`, in evaluation mode, and its description.
 
     Raises:
-        BundleError: the file is not a perception checkpoint, or its weights and description do not match.
-        CheckpointError: the file is missing, truncated or not safetensors.
+        BundleError, CheckpointError: the file is missing, damaged, or not a perception checkpoint.
     """
     info, architecture = describe_checkpoint(path)
     try:
@@ -75,11 +56,7 @@ def load_perception(path: str | Path, device: str | torch.device = "cpu") -> tup
 
 
 def describe_checkpoint(path: str | Path) -> tuple[ModelInfo, Architecture]:
-    """Read description and architecture of a perception checkpoint from its header.
-
-    Raises:
-        BundleError, CheckpointError: see `load_perception`.
-    """
+    """Read description and architecture from a checkpoint's header; errors as by `load_perception`."""
     _refuse_graph(path)
     metadata = read_header(path)
     if METADATA_KEY not in metadata or _ARCHITECTURE_KEY not in metadata:
@@ -99,12 +76,9 @@ def describe_checkpoint(path: str | Path) -> tuple[ModelInfo, Architecture]:
 
 @dataclass
 class Started:
-    """Report of a warm start.
+    """Report of a warm start: parts loaded (taken), left at their random initialisation (fresh), and unused (dropped).
 
-    Attributes:
-        name: name of the source model.
-        taken, fresh, dropped: parts that were loaded, that keep their random initialisation, and that are unused.
-        terms: terms of the source model's training data, which also apply to the new model.
+    `terms` are those of the source model's training data, which also apply to the new model.
     """
 
     name: str
@@ -128,8 +102,7 @@ def warm_start(
     from those of the other band, which is better than random.
 
     Args:
-        model: model to initialise.
-        path: a checkpoint saved by `save_perception`.
+        model, path: model to initialise, and a checkpoint saved by `save_perception`.
         box_classes, mask_classes: names of the model's classes; empty: those of the checkpoint if the numbers agree.
 
     Raises:
@@ -138,10 +111,11 @@ def warm_start(
     other, info = load_perception(path)
     offered, wanted = other.architecture, model.architecture
     for name in ("variant", "registers", "backbone", "fusion", "fuse_at", "fused"):
-        if getattr(offered, name) != getattr(wanted, name):
+        theirs, ours = getattr(offered, name), getattr(wanted, name)
+        if theirs != ours:
             raise BundleError(
-                f"{path} cannot initialise this model: its {name} is {_shown(getattr(offered, name))}, not "
-                f"{_shown(getattr(wanted, name))}; omit the option to use the file's"
+                f"{path} cannot initialise this model: its {name} is {_shown(theirs)}, not {_shown(ours)}; omit the "
+                "option to use the file's"
             )
     old, new = f"backbone.stems.{other.infrared.key}.", f"backbone.stems.{model.infrared.key}."
     state = {name.replace(old, new): tensor for name, tensor in other.state_dict().items()}
@@ -157,10 +131,7 @@ def warm_start(
         part = name.split(".")[0]
         if part not in fitting:
             continue
-        if name in by_class:
-            own[name] = _rows_by_name(state[name], tensor, *names[part])
-        else:
-            own[name] = state[name]
+        own[name] = _rows_by_name(state[name], tensor, *names[part]) if name in by_class else state[name]
     for part, (theirs, ours) in names.items():
         if part in fitting:
             fresh = [name for name in ours if name not in theirs]
@@ -209,19 +180,11 @@ def _like_parts(other: Perception, model: Perception, started: Started) -> set[s
 
 def _class_tensors(architecture: Architecture) -> set[str]:
     """Return the names of the tensors whose size depends on the number of classes."""
+    boxes, masks = architecture.box_classes, architecture.mask_classes
+    larger = replace(architecture, box_classes=boxes and boxes + 1, mask_classes=masks and masks + 1)
     with torch.device("meta"):
-        shapes = [
-            {name: tensor.shape for name, tensor in Perception(one).state_dict().items()}
-            for one in (
-                architecture,
-                replace(
-                    architecture,
-                    box_classes=architecture.box_classes and architecture.box_classes + 1,
-                    mask_classes=architecture.mask_classes and architecture.mask_classes + 1,
-                ),
-            )
-        ]
-    return {name for name, shape in shapes[0].items() if shape != shapes[1][name]}
+        own, other = Perception(architecture).state_dict(), Perception(larger).state_dict()
+    return {name for name, tensor in own.items() if tensor.shape != other[name].shape}
 
 
 def _rows_by_name(
@@ -247,11 +210,7 @@ def _refuse_graph(path: str | Path) -> None:
 
 
 def weights_kind(path: str | Path) -> Literal["backbone", "model", "dinov2"]:
-    """Kind of a weight file: a SpectraDINO backbone, a fine-tuned model, or otherwise plain DINOv2.
-
-    Raises:
-        CheckpointError: a .safetensors file is missing or damaged.
-    """
+    """Kind of a weight file: a SpectraDINO backbone, a fine-tuned model, or otherwise plain DINOv2."""
     path = Path(path)
     _refuse_graph(path)
     header = read_header(path) if path.suffix == ".safetensors" and not path.is_dir() else {}
@@ -264,8 +223,7 @@ def load_network(path: str | Path) -> ViT | SpectraDINO:
     """Load the backbone of a DINOv2 (file or folder), a SpectraDINO backbone or a fine-tuned model.
 
     Raises:
-        CheckpointError: the file is missing, damaged or none of these.
-        BundleError: a fine-tuned model's weights and description do not match.
+        CheckpointError, BundleError: the file is missing, damaged or none of these.
     """
     kind = weights_kind(path)
     if kind == "backbone":
@@ -274,19 +232,12 @@ def load_network(path: str | Path) -> ViT | SpectraDINO:
         return load_perception(path)[0].encoder
     state, _ = read_dinov2(path)
     network = ViT(config_of(state))
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path} is not a complete DINOv2: {error}") from error
+    load_state(network, state, path)
     return network
 
 
 def backbone_config(path: str | Path) -> ViTConfig:
-    """Read the ViT config of a file for `load_backbone`, if possible from the header only.
-
-    Raises:
-        CheckpointError, BundleError: the file is missing, damaged or none of these.
-    """
+    """Read the ViT config of a file for `load_backbone`, if possible from the header only."""
     kind = weights_kind(path)
     if kind == "backbone":
         return stored_config(path)[0]
@@ -294,16 +245,12 @@ def backbone_config(path: str | Path) -> ViTConfig:
 
 
 def load_backbone(model: Perception, path: str | Path) -> str:
-    """Load backbone weights into a model; its heads are unchanged.
+    """Load backbone weights into a model, whose heads are unchanged, and return a description of the source.
 
     Args:
         model: model with a SpectraDINO, or with a plain DINOv2 (the baseline, `dinov2_repeat`).
         path: a backbone of `spectradino pretrain` or a model of `spectradino finetune`, whose bands must include the
-            model's; or DINOv2 weights (a file or a Hugging Face folder), which leave stems and adapters at their
-            initial values.
-
-    Returns:
-        Description of the source.
+            model's; or DINOv2 weights (a file or a Hugging Face folder), which leave stems and adapters as they are.
 
     Raises:
         CheckpointError: the file is missing, damaged, of another variant, or lacks a band.
@@ -318,11 +265,7 @@ def load_backbone(model: Perception, path: str | Path) -> str:
     if isinstance(target, SpectraDINO):
         if not isinstance(source, SpectraDINO):
             raise CheckpointError(f"{path} is a fine-tuned model with a plain DINOv2: give the DINOv2 weights instead")
-        try:
-            source = source.select_bands(target.bands)
-        except ValueError as error:
-            raise CheckpointError(f"{path}: {error}") from None
-        target.load_state_dict(source.state_dict())
+        target.load_state_dict(select_bands(source, target.bands, path).state_dict())
         stage = read_header(path).get("stage")
         return f"{path.parent.name}/{path.name} ({f'stage {stage}' if stage else 'fine-tuned'})"
     if isinstance(source, SpectraDINO):

@@ -9,14 +9,12 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-__all__ = ["LEVELS", "PRESETS", "ChannelNorm", "SimpleFeaturePyramid", "level_sizes", "usual_strides"]
-
 LEVELS = (0.25, 0.5, 1.0, 2.0)
 """Supported strides in patches, fine to coarse."""
 
 PRESETS: dict[str, tuple[float, ...]] = {"3.5-28": LEVELS, "7-28": LEVELS[1:], "14-28": LEVELS[2:], "fast": LEVELS[2:]}
-"""Strides in patches, named by their pixels for patch 14; "fast" is an alias of "14-28". The finest level detects
-objects of a few pixels and dominates the cost of the dense head: "3.5-28" takes four times the operations of "7-28"."""
+"""Strides in patches, named by their pixels for patch 14. The finest level detects objects of a few pixels and
+dominates the cost of the dense head: "3.5-28" takes four times the operations of "7-28"."""
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -33,15 +31,11 @@ class SimpleFeaturePyramid(nn.Module):
     """
 
     def __init__(self, width: int, out_width: int, strides: Sequence[float], patch: int) -> None:
-        """
-        Args:
-            width: D.
-            out_width: P.
-            strides: stride of each level in input pixels, each one of `LEVELS` times the patch size.
-            patch: side of the backbone's patches in pixels.
+        """Make a pyramid from D = `width` to P = `out_width` channels.
 
-        Raises:
-            ValueError: a stride that this patch size does not support.
+        Args:
+            strides: stride of each level in input pixels, each one of `LEVELS` times the patch size; else ValueError.
+            patch: side of the backbone's patches in pixels.
         """
         super().__init__()
         possible = [level * patch for level in LEVELS]

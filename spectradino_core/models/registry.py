@@ -1,4 +1,4 @@
-"""Registry of heads and fusions by name.
+"""Registry of backbones, fusions and heads by name, and the `Architecture` that chooses among them.
 
 To add one: a file in this folder, a line here, and a test.
 
@@ -8,41 +8,22 @@ Letters: B batch, N tokens, D width, h x w patch grid.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spectradino_core.models.detection import DenseHead
+from spectradino_core.modality import Modality
+from spectradino_core.models import SpectraDINO, ViTConfig, vit_config
+from spectradino_core.models.detection import DenseHead, LinearDetectionHead
+from spectradino_core.models.encoders import RepeatedViT
 from spectradino_core.models.fusion import ConcatFusion, CrossAttentionFusion, Fusion, GatedFusion
-from spectradino_core.models.linear_detection import LinearDetectionHead
+from spectradino_core.models.pyramid import usual_strides
 from spectradino_core.models.segmentation import LinearSegmentationHead, UPerNet
-
-__all__ = ["DETECTION", "FUSIONS", "LAST_LAYERS", "SEGMENTATION", "Fused", "HeadSize", "Kind", "choose"]
 
 LAST_LAYERS = 4
 """Number of last blocks concatenated by "linear4", as in DINOv2's linear probe."""
-
-
-@dataclass(frozen=True)
-class HeadSize:
-    """Sizes from which heads are built.
-
-    Attributes:
-        width: D.
-        layers: number of fused layers; 1 with fusion at the last block only.
-        pyramid_width, strides, tower_depth, upernet_width: see `Architecture`.
-        patch: side of the backbone's patches in pixels.
-    """
-
-    width: int
-    layers: int
-    pyramid_width: int
-    strides: tuple[float, ...]
-    tower_depth: int
-    upernet_width: int
-    patch: int
 
 
 @dataclass(frozen=True)
@@ -51,7 +32,6 @@ class Fused:
 
     Attributes:
         layers: fused tokens [B, N, D], shallow to deep, the last block's last.
-        grid: (h, w).
         maps: pyramid levels; empty without a pyramid.
         infrared: tokens [B, N, D] of the infrared stream that were fused, a tensor per layer; empty without the stream.
     """
@@ -71,19 +51,22 @@ class Kind:
     """Registry entry of a head.
 
     Attributes:
-        make: builds the module from (sizes, classes).
+        make: builds the module from (architecture, classes).
         run: computes the head's output from (module, fused input, strides).
         pyramid: whether the head reads the pyramid, which all such heads share.
         patches: fixed strides of a detection head in patches; None: the architecture's strides.
         several: whether the head needs several layers, so that fusion must be at the taps.
     """
 
-    make: Callable[[HeadSize, int], nn.Module]
+    make: Callable[[Architecture, int], nn.Module]
     run: Callable[[Any, Fused, Sequence[float]], Any]
     pyramid: bool = False
     patches: tuple[float, ...] | None = None
     several: bool = False
 
+
+BACKBONES: dict[str, type[SpectraDINO] | type[RepeatedViT]] = {"spectradino": SpectraDINO, "dinov2_repeat": RepeatedViT}
+"""`dinov2_repeat` is the baseline: plain DINOv2 with the IR channel repeated to three."""
 
 FUSIONS: dict[str, type[Fusion]] = {
     "concat": ConcatFusion,
@@ -93,12 +76,12 @@ FUSIONS: dict[str, type[Fusion]] = {
 
 DETECTION = {
     "dense": Kind(
-        make=lambda size, classes: DenseHead(size.pyramid_width, classes, len(size.strides), size.tower_depth),
+        make=lambda arch, classes: DenseHead(arch.pyramid_width, classes, len(arch.strides), arch.tower_depth),
         run=lambda head, fused, strides: head(fused.maps, strides),
         pyramid=True,
     ),
     "linear": Kind(
-        make=lambda size, classes: LinearDetectionHead(size.width, classes),
+        make=lambda arch, classes: LinearDetectionHead(arch.vit.width, classes),
         run=lambda head, fused, strides: head([fused.image(fused.layers[-1])], strides),
         patches=(1.0,),
     ),
@@ -106,32 +89,140 @@ DETECTION = {
 
 SEGMENTATION = {
     "pyramid_linear": Kind(
-        make=lambda size, classes: LinearSegmentationHead(size.pyramid_width, classes),
+        make=lambda arch, classes: LinearSegmentationHead(arch.pyramid_width, classes),
         run=lambda head, fused, strides: head(fused.maps[0]),
         pyramid=True,
     ),
     "linear": Kind(
-        make=lambda size, classes: LinearSegmentationHead(size.width, classes),
+        make=lambda arch, classes: LinearSegmentationHead(arch.vit.width, classes),
         run=lambda head, fused, strides: head(fused.image(fused.layers[-1])),
     ),
     "linear4": Kind(
-        make=lambda size, classes: LinearSegmentationHead(size.width * size.layers, classes),
+        make=lambda arch, classes: LinearSegmentationHead(arch.vit.width * len(arch.fused), classes),
         run=lambda head, fused, strides: head(fused.image(*fused.layers)),
         several=True,
     ),
     "upernet": Kind(
-        make=lambda size, classes: UPerNet(size.width, classes, size.upernet_width, size.patch),
+        make=lambda arch, classes: UPerNet(arch.vit.width, classes, arch.upernet_width, arch.vit.patch),
         run=lambda head, fused, strides: head(fused.layers, fused.grid),
     ),
 }
 
 
 def choose(table: dict[str, Any], what: str, name: str) -> Any:
-    """Return the entry `name` of a table.
-
-    Raises:
-        ValueError: unknown name; the message lists the known ones.
-    """
+    """Return the entry `name` of a table; ValueError: unknown."""
     if name not in table:
         raise ValueError(f"unknown {what} {name!r}: choose one of {', '.join(table)}")
     return table[name]
+
+
+_MAXIMA = {
+    "box_classes": 5_000, "mask_classes": 5_000, "registers": 256, "pyramid_width": 4096, "tower_depth": 32,
+    "upernet_width": 4096,
+}  # fmt: skip
+"""Limits for architectures read from checkpoints, checked before the weights are loaded."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Configuration of a `Perception`, stored in checkpoints.
+
+    Attributes:
+        infrared: key of the infrared band used with RGB.
+        box_classes: C; 0: no detection head.
+        mask_classes: S; 0: no segmentation head.
+        registers: register tokens of the backbone, 0 or 4; None: the variant's (0 for DINOv2, 4 for DINOv3).
+        pyramid_width: channels of each pyramid level.
+        strides: strides of the pyramid levels in input pixels (presets: `pyramid.PRESETS`); empty: 0.5, 1 and 2 patches
+            of the variant.
+        tower_depth: convolutions in each tower of the dense detection head.
+        backbone, detection, segmentation, fusion: names in the tables above.
+        fuse_at: "last": fuse both streams after the last block, for all heads (the paper's choice for ViTDet); "taps":
+            fuse them after each tapped block by separate fusions, so that multi-scale heads read shallow blocks for
+            fine scales (the paper's choice for UPerNet, Section 4.2.1).
+        taps: tapped blocks, 0-based, ascending, ending with the last block; empty: the variant's `ViTConfig.taps`, or
+            the last four blocks for "linear4".
+    """
+
+    variant: str
+    infrared: str
+    box_classes: int
+    mask_classes: int
+    registers: int | None = None
+    pyramid_width: int = 256
+    strides: tuple[float, ...] = ()
+    tower_depth: int = 2
+    backbone: str = "spectradino"
+    detection: str = "dense"
+    segmentation: str = "pyramid_linear"
+    fusion: str = "concat"
+    fuse_at: str = "last"
+    taps: tuple[int, ...] = ()
+    upernet_width: int = 256
+
+    def __post_init__(self) -> None:
+        if self.registers is None:
+            object.__setattr__(self, "registers", vit_config(self.variant).registers)
+        for name, maximum in _MAXIMA.items():
+            value = getattr(self, name)
+            if type(value) is not int or not 0 <= value <= maximum:
+                raise ValueError(f"{name} must be an integer up to {maximum}, got {value!r}")
+        if not self.strides:
+            object.__setattr__(self, "strides", usual_strides(self.vit.patch))
+        if len(self.strides) > 8 or not all(0 < stride <= 512 for stride in self.strides):
+            raise ValueError(f"strides are up to 8 numbers above 0, got {list(self.strides)}")
+        choose(BACKBONES, "backbone", self.backbone)
+        choose(FUSIONS, "fusion", self.fusion)
+        choose(DETECTION, "detection head", self.detection)
+        choose(SEGMENTATION, "segmentation head", self.segmentation)
+        choose({"last": 0, "taps": 0}, "fuse_at", self.fuse_at)
+        if self.mask_classes and SEGMENTATION[self.segmentation].several and self.fuse_at == "last":
+            raise ValueError(f"the head {self.segmentation!r} reads several blocks: it needs fuse_at 'taps'")
+        last = self.vit.depth - 1
+        if self.taps and (self.taps[-1] != last or sorted(set(self.taps)) != list(self.taps) or self.taps[0] < 0):
+            raise ValueError(f"taps are blocks 0..{last}, ascending, the last one {last}; not {list(self.taps)}")
+
+    @property
+    def vit(self) -> ViTConfig:
+        return replace(vit_config(self.variant), registers=self.registers or 0)
+
+    @property
+    def bands(self) -> tuple[Modality, Modality]:
+        return Modality.RGB, Modality.parse(self.infrared)
+
+    @property
+    def fused(self) -> tuple[int, ...]:
+        """Blocks after which the streams are fused, ascending."""
+        depth = self.vit.depth
+        if self.fuse_at == "last":
+            return (depth - 1,)
+        if self.taps:
+            return self.taps
+        if self.mask_classes and self.segmentation == "linear4":
+            return tuple(range(max(0, depth - LAST_LAYERS), depth))
+        return self.vit.taps
+
+    @property
+    def kinds(self) -> tuple[Kind | None, Kind | None]:
+        """Registry entries of the detection and the segmentation head; None for an absent head."""
+        return (
+            DETECTION[self.detection] if self.box_classes else None,
+            SEGMENTATION[self.segmentation] if self.mask_classes else None,
+        )
+
+    @property
+    def cell_strides(self) -> tuple[float, ...]:
+        """Strides of the detection head's levels in input pixels; without that head, of the pyramid."""
+        kind = self.kinds[0]
+        if kind is None or kind.patches is None:
+            return self.strides
+        return tuple(self.vit.patch * patches for patches in kind.patches)
+
+    def to_dict(self) -> dict:
+        return asdict(self) | {"strides": list(self.strides), "taps": list(self.taps)}
+
+    @classmethod
+    def from_dict(cls, data: dict) -> Architecture:
+        """Inverse of `to_dict`; fields missing in older checkpoints get defaults that keep the old behaviour."""
+        tuples: dict[str, Any] = {"strides": tuple(data["strides"]), "taps": tuple(data.get("taps", ()))}
+        return cls(**data | tuples)

@@ -1,10 +1,11 @@
 """Segmentation heads: a linear layer for each patch, and UPerNet.
 
-`registry.py` knows them by name.
+Letters: B batch, N tokens, D width, P channels of a map, S classes, h x w grid or map.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,25 +14,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spectradino_core.models.batch_norm import BatchNorm
-from spectradino_core.models.pooling import adaptive_average
 from spectradino_core.models.pyramid import LEVELS, ChannelNorm, SimpleFeaturePyramid
 from spectradino_core.runtime.preprocess import Letterbox
-
-__all__ = ["LinearSegmentationHead", "POOLS", "UPerNet", "mask_at_source"]
 
 
 @torch.inference_mode()
 def mask_at_source(logits: Tensor, box: Letterbox) -> np.ndarray:
-    """Enlarge mask logits bilinearly to the source image and choose each pixel's class, as benchmarks do.
+    """Enlarge mask logits bilinearly to the source image and choose each pixel's class, uint8, as benchmarks do.
 
     A class map that is chosen in the network's pixels and then enlarged has steps at class boundaries.
 
     Args:
-        logits: [C, h, w], which cover the network's input.
+        logits: [S, h, w], which cover the network's input.
         box: geometry of the source image in that input.
-
-    Returns:
-        Class of each source pixel, uint8.
     """
     sides = zip(box.source, box.content, box.network, strict=True)
     # Centres of the source pixels in the network's input, whose edges are -1 and 1.
@@ -45,10 +40,7 @@ def mask_at_source(logits: Tensor, box: Letterbox) -> np.ndarray:
 
 
 class LinearSegmentationHead(nn.Module):
-    """BatchNorm and a 1x1 convolution (DINOv2's linear probe).
-
-    The input is the last fused layer, the last four concatenated, or the finest pyramid level: see `registry.py`.
-    """
+    """BatchNorm and a 1x1 convolution (DINOv2's linear probe)."""
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
@@ -76,13 +68,7 @@ class UPerNet(nn.Module):
     """
 
     def __init__(self, width: int, classes: int, out_width: int, patch: int) -> None:
-        """
-        Args:
-            width: D.
-            classes: S.
-            out_width: P.
-            patch: side of the backbone's patches in pixels.
-        """
+        """Make a head for tokens of D = `width` channels, whose own maps have P = `out_width`."""
         super().__init__()
         self.levels = SimpleFeaturePyramid(width, out_width, [level * patch for level in LEVELS], patch)
         self.pools = nn.ModuleList(_conv(out_width, out_width, 1) for _ in POOLS)
@@ -126,3 +112,22 @@ def _resize(x: Tensor, like: Tensor) -> Tensor:
     """Resize bilinearly to the size of `like`."""
     size = (int(like.shape[-2]), int(like.shape[-1]))
     return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def adaptive_average(x: Tensor, k: int) -> Tensor:
+    """Pool [B, P, h, w] to [B, P, k, k] over the regions of `nn.AdaptiveAvgPool2d`, which ONNX lacks.
+
+    Region i of a side of n pixels is floor(i n / k) to ceil((i + 1) n / k), so regions overlap if k does not divide n.
+    At a fixed size both matrices are constants of the exported graph.
+    """
+    rows, columns = (_regions(int(n), k).to(x) for n in x.shape[-2:])
+    return rows @ x @ columns.T
+
+
+def _regions(n: int, k: int) -> Tensor:
+    """Weight of each pixel in each region, [k, n]; built from lists so that export folds it to a constant."""
+    rows = []
+    for i in range(k):
+        start, end = i * n // k, math.ceil((i + 1) * n / k)
+        rows.append([1 / (end - start) if start <= pixel < end else 0.0 for pixel in range(n)])
+    return torch.tensor(rows)

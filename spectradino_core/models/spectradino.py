@@ -18,7 +18,7 @@ SpectraDINO Section 3.1; the stems' widths, kernel sizes and precision are ours,
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,8 +28,6 @@ from torch import Tensor, nn
 
 from spectradino_core.modality import Modality
 from spectradino_core.models.vit import Features, ViT, ViTConfig, check_taps, vit_config
-
-__all__ = ["Adapter", "InfraredStem", "RGBStem", "Routing", "SpectraDINO", "make_stem", "parameter_roles"]
 
 HIDDEN_CHANNELS = 32
 
@@ -78,7 +76,6 @@ def _standardise(x: Tensor, eps: float) -> Tensor:
 
 
 def make_stem(band: Modality) -> nn.Module:
-    """Create the stem of a band with initial weights."""
     return RGBStem() if band is Modality.RGB else InfraredStem()
 
 
@@ -93,17 +90,11 @@ class Routing:
     Attributes:
         slots: slot of each run of consecutive samples of one band.
         sizes: length of each run, in samples.
-        device: device of the batch.
     """
 
     slots: tuple[int, ...]
     sizes: tuple[int, ...]
     device: torch.device | str = "cpu"
-
-    @property
-    def batch(self) -> int:
-        """B."""
-        return sum(self.sizes)
 
     @property
     def even(self) -> bool:
@@ -126,13 +117,7 @@ class Routing:
 
 
 class Adapter(nn.Module):
-    """Adapters of one block: `z + W_up · GELU(W_down · z + b) + b'` with per-band weights.
-
-    Args:
-        bands: M.
-        width: D.
-        bottleneck: b; D/4 in the paper.
-    """
+    """Adapters of one block, for M bands of width D: `z + W_up · GELU(W_down · z + b) + b'` with per-band weights."""
 
     def __init__(self, bands: int, width: int, bottleneck: int) -> None:
         super().__init__()
@@ -154,20 +139,11 @@ class Adapter(nn.Module):
         for name, stack in list(self.named_parameters()):
             setattr(self, name, nn.Parameter(stack[list(slots)].clone(), requires_grad=stack.requires_grad))
 
-    @torch.no_grad()
-    def zero_output(self) -> None:
-        """Make the adapters of all bands the identity; `down` stays random so that they can still be trained."""
-        nn.init.zeros_(self.up)
-        nn.init.zeros_(self.up_bias)
-
 
 class SpectraDINO(nn.Module):
-    """SpectraDINO backbone.
+    """SpectraDINO backbone; its bands are in the order of `Modality`. A model for a robot has two.
 
-    Args:
-        config: a `ViTConfig`, or the name of one in `vit.VARIANTS`.
-        bands: bands of the model, at least one; stored in the order of `Modality`. A model for a robot has two.
-        activation_checkpointing: recompute each block in the backward pass; saves memory, costs a forward pass.
+    With `activation_checkpointing`, blocks are recomputed in the backward pass: less memory for one more forward pass.
     """
 
     def __init__(
@@ -249,11 +225,7 @@ class SpectraDINO(nn.Module):
             raise ValueError(f"all bands of one call must have the same size, not {shapes}")
 
     def select_bands(self, bands: Sequence[Modality]) -> SpectraDINO:
-        """Return a copy of this model with only `bands`, e.g. the two of a robot.
-
-        Raises:
-            ValueError: a band the model does not have.
-        """
+        """Return a copy of this model with only `bands`, e.g. the two of a robot; ValueError: it lacks one."""
         bands = in_order(bands)
         missing = [band.key for band in bands if band not in self.bands]
         if missing:
@@ -270,26 +242,15 @@ class SpectraDINO(nn.Module):
         return model
 
     def freeze_grid(self, h: int, w: int) -> None:
-        """Fix the position embedding to h x w patches before export: see `ViT.freeze_grid`."""
+        """See `ViT.freeze_grid`."""
         self.vit.freeze_grid(h, w)
-
-    def thaw_grid(self) -> None:
-        """Undo `freeze_grid`."""
-        self.vit.thaw_grid()
 
 
 def parameter_roles(model: nn.Module) -> dict[str, str]:
-    """Role of each backbone parameter, by its name in `model.named_parameters()`.
+    """Role of each backbone parameter by name, by which training stages and fine-tuning modes select parameters.
 
-    Training stages and fine-tuning modes select parameters by these roles:
-
-    - `stems.rgb`, `stems.nir`, `stems.swir`, `stems.lwir`
-    - `adapters` (all blocks, all bands)
-    - `modality_embedding`
-    - `patch_embed`
-    - `tokens` (CLS, registers, position embedding)
-    - `blocks.0` ... `blocks.{depth - 1}`
-    - `norm` (the final LayerNorm)
+    The roles are `stems.rgb` and those of the other bands, `adapters` (all blocks, all bands), `modality_embedding`,
+    `patch_embed`, `tokens` (CLS, registers, position embedding), `blocks.0` and on, and `norm` (the final LayerNorm).
     """
     roles = {}
     for name, _ in model.named_parameters():
@@ -301,6 +262,13 @@ def parameter_roles(model: nn.Module) -> dict[str, str]:
         else:
             roles[name] = head
     return roles
+
+
+def train_only(model: nn.Module, names: Iterable[str]) -> None:
+    """Freeze all parameters but those named."""
+    names = set(names)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in names)
 
 
 def in_order(bands: Sequence[Modality]) -> tuple[Modality, ...]:

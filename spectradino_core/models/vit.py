@@ -26,8 +26,6 @@ from torch.utils.checkpoint import checkpoint
 
 from spectradino_core.models import dinov3
 
-__all__ = ["TAPS", "VARIANTS", "Block", "Features", "ViT", "ViTConfig", "interpolate_pos_embed", "vit_config"]
-
 LAYER_NORM_EPS = 1e-6
 _FEW_SCORES = 1 << 24
 """Attention scores of all heads and images in one block: 100 MB while training in bf16."""
@@ -41,28 +39,21 @@ _BOUNDS = {
 """Limits for configs read from files, checked before the weights are loaded."""
 
 
-# ---------------------------------------------------------------------------------------------------------- variants
-
-
 @dataclass(frozen=True)
 class ViTConfig:
-    """Architecture of a ViT.
+    """Architecture of a ViT with `depth` blocks of width D.
 
     Attributes:
         name: key in `VARIANTS`.
-        width: D.
-        depth: number of blocks.
-        heads: attention heads; divides `width`.
         mlp_ratio: hidden width of the MLP over D.
         patch: P, in pixels.
         registers: R. With registers the position embedding is interpolated by the second rule, as in the official
             models with registers.
         swiglu: gated MLP (as in the official G) instead of GELU.
         pos_grid: G; 37 is 518 / 14, DINOv2's final training size. 0: a DINOv3, which has rotary positions instead.
+        layer_scale_init: initial value of both LayerScales, as in the official builders.
         omnivorous: the network of the official Omnivorous DINO weights: a DINOv2 with GELU in its tanh form, without a
             position for CLS, and with positions interpolated as in models with registers.
-        layer_scale_init: initial value of both LayerScales; 1.0 as in the official builders, since these models either
-            load a checkpoint or are shallow and trained from scratch.
     """
 
     name: str
@@ -116,7 +107,7 @@ class ViTConfig:
 
     @property
     def taps(self) -> tuple[int, ...]:
-        """0-based blocks read by dense heads: the last of each quarter, e.g. (2, 5, 8, 11) of twelve."""
+        """0-based blocks read by dense heads: the last of each quarter, (2, 5, 8, 11) of twelve as in the paper."""
         return tuple(sorted({-(-self.depth * quarter // 4) - 1 for quarter in (1, 2, 3, 4)}))
 
 
@@ -138,25 +129,14 @@ VARIANTS = {
 """DINOv2 without registers, which `dataclasses.replace(config, registers=4)` adds; the official Omnivorous DINO; DINOv3
 ("v3_") with its four registers."""
 
-TAPS = {name: config.taps for name, config in VARIANTS.items()}
-"""Default taps of each variant: the paper's for S, B, L and G, by the same rule for the others."""
-
 
 def vit_config(variant: ViTConfig | str) -> ViTConfig:
-    """Return the config named `variant` ("s", "b", ...), or `variant` itself if it is a config.
-
-    Raises:
-        ValueError: unknown variant; the message lists the known ones.
-    """
+    """Return the config named `variant` ("s", "b", ...), or `variant` itself if it is a config; ValueError: unknown."""
     if isinstance(variant, ViTConfig):
         return variant
-    try:
-        return VARIANTS[variant]
-    except KeyError:
-        raise ValueError(f"unknown ViT variant {variant!r}: choose one of {', '.join(VARIANTS)}") from None
-
-
-# ------------------------------------------------------------------------------------------------------------ output
+    if variant not in VARIANTS:
+        raise ValueError(f"unknown ViT variant {variant!r}: choose one of {', '.join(VARIANTS)}")
+    return VARIANTS[variant]
 
 
 @dataclass(frozen=True)
@@ -164,9 +144,7 @@ class Features:
     """Backbone output for a batch of images of one band; all tokens are after the final LayerNorm.
 
     Attributes:
-        cls: [B, D].
-        registers: [B, R, D].
-        patches: [B, N, D], row by row.
+        cls, registers, patches: [B, D], [B, R, D], and [B, N, D] row by row.
         grid: (h, w), N = h·w.
         tapped: patches [B, N, D] after each block in `taps`, in the order of `taps`.
     """
@@ -183,13 +161,11 @@ class Features:
         first = tokens.shape[1] - grid[0] * grid[1]
         return cls(tokens[:, 0], tokens[:, 1:first], tokens[:, first:], grid, [tap[:, first:] for tap in tapped])
 
-    def as_map(self, patches: Tensor | None = None) -> Tensor:
-        """Reshape `patches` [B, N, D] (default: the final ones) to a feature map [B, D, h, w]."""
-        patches = self.patches if patches is None else patches
-        return patches.transpose(1, 2).unflatten(2, self.grid)
-
-
-# -------------------------------------------------------------------------------------------------------- transformer
+    def split(self, sizes: Sequence[int]) -> list[Features]:
+        """Split the batch into consecutive parts of these sizes."""
+        parts = zip(self.cls.split(sizes), self.registers.split(sizes), self.patches.split(sizes))
+        tapped = [tap.split(sizes) for tap in self.tapped]
+        return [Features(*part, self.grid, [tap[index] for tap in tapped]) for index, part in enumerate(parts)]
 
 
 def layer_norm(config: ViTConfig) -> nn.LayerNorm:
@@ -225,11 +201,9 @@ class Attention(nn.Module):
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention, three of [B, heads, T, D / heads] to one.
-
-    In bf16 on a CPU, torch's fused backward pass takes twice as long as the same products one by one, which hold all
-    scores; hence only where these are few.
-    """
+    """Softmax attention, three of [B, heads, T, D / heads] to one."""
+    # In bf16 on a CPU, torch's fused backward pass takes twice as long as the same products one by one, which hold all
+    # scores; hence only where these are few.
     scores = q.shape[0] * q.shape[1] * q.shape[2] ** 2
     if torch.is_grad_enabled() and q.device.type == "cpu" and q.dtype == torch.bfloat16 and scores <= _FEW_SCORES:
         return (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(-1) @ v
@@ -291,10 +265,7 @@ class Block(nn.Module):
 
     @torch.no_grad()
     def fold_layer_scale(self) -> None:
-        """Fold both LayerScales into the preceding linear layers.
-
-        For serving only: a folded block has no `gamma`, so its state is not a DINOv2 checkpoint.
-        """
+        """Fold both LayerScales into the preceding linear layers, for serving only: DINOv2's state has `gamma`."""
         mlp_out = self.mlp.w3 if isinstance(self.mlp, SwiGLU) else self.mlp.fc2
         for name, linear in (("ls1", self.attn.proj), ("ls2", mlp_out)):
             scale = getattr(self, name)
@@ -307,9 +278,7 @@ class Block(nn.Module):
 class ViT(nn.Module):
     """DINOv2 or DINOv3 vision transformer.
 
-    Args:
-        config: a `ViTConfig`, or the name of one in `VARIANTS`.
-        activation_checkpointing: recompute each block in the backward pass; saves memory, costs a forward pass.
+    With `activation_checkpointing`, blocks are recomputed in the backward pass: less memory for one more forward pass.
     """
 
     _frozen_pos: Tensor | None
@@ -402,15 +371,11 @@ class ViT(nn.Module):
     def freeze_grid(self, h: int, w: int) -> None:
         """Fix the positions to h x w patches, so that an exported graph does not compute them (by a bicubic resize).
 
-        Until `thaw_grid`, other sizes raise an error and `pos_embed` is not read.
+        Other sizes raise an error from then on, and `pos_embed` is not read.
         """
-        self.thaw_grid()
+        self._frozen_grid = self._frozen_pos = None
         self._frozen_pos = self.position((h, w)).clone()
         self._frozen_grid = (h, w)
-
-    def thaw_grid(self) -> None:
-        """Undo `freeze_grid`."""
-        self._frozen_grid = self._frozen_pos = None
 
     def fold_layer_scale(self) -> None:
         """Apply `Block.fold_layer_scale` to every block."""
@@ -419,23 +384,16 @@ class ViT(nn.Module):
                 module.fold_layer_scale()
 
 
-# -------------------------------------------------------------------------------------------------------------- shapes
-
-
 def interpolate_pos_embed(pos_embed: Tensor, grid: tuple[int, int], antialias: bool) -> Tensor:
-    """Interpolate the trained position embedding to another grid, as the official models do.
+    """Interpolate the trained position embedding to another grid (h, w), as the official models do.
 
     Both rules resize bicubically in fp32 and leave the trained grid unchanged. Models without registers resize by the
     scale factor (h + 0.1) / G; the 0.1, which the official code added against rounding down, shifts every sample
     slightly and is needed to reproduce their features. Models with registers resize by size, with antialiasing.
 
     Args:
-        pos_embed: [1, 1 + G², D], CLS first; or [1, G², D] without it.
-        grid: (h, w), in patches.
+        pos_embed: [1, 1 + G², D], CLS first, to [1, 1 + h·w, D]; or without CLS.
         antialias: use the rule of the models with registers.
-
-    Returns:
-        [1, 1 + h·w, D], or [1, h·w, D].
     """
     side = math.isqrt(pos_embed.shape[1])
     cls, patches = pos_embed[:, : -(side**2)], pos_embed[:, -(side**2) :]
@@ -451,11 +409,7 @@ def interpolate_pos_embed(pos_embed: Tensor, grid: tuple[int, int], antialias: b
 
 
 def grid_of(images: Tensor, patch: int) -> tuple[int, int]:
-    """Return the patch grid (h, w) of images [..., H, W].
-
-    Raises:
-        ValueError: a side is not a multiple of the patch size; the message gives the nearest size that is.
-    """
+    """Return the patch grid (h, w) of images [..., H, W]; ValueError: a side is not a multiple of the patch size."""
     height, width = int(images.shape[-2]), int(images.shape[-1])
     if height % patch or width % patch or not height or not width:
         near = " x ".join(str(max(1, round(side / patch)) * patch) for side in (height, width))

@@ -26,8 +26,6 @@ from torch import Tensor
 from spectradino_core.files import FileError, check_file, child_path, read_json
 from spectradino_core.text import printable
 
-__all__ = ["CheckpointError", "State", "find_backbone", "folder_config", "read_header", "read_tensors", "shown_names"]
-
 log = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
@@ -52,11 +50,7 @@ class CheckpointError(ValueError):
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Read the metadata of a safetensors file.
-
-    Raises:
-        CheckpointError: the file is missing, truncated or not a safetensors file.
-    """
+    """Read the metadata of a safetensors file; CheckpointError: it is missing, truncated or another kind of file."""
     path = _checked(path)
     try:
         with safe_open(path, framework="pt") as file:
@@ -81,9 +75,7 @@ def read_tensors(path: str | os.PathLike[str]) -> State:
 
 
 def find_backbone(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> State:
-    """Return the tensors of the one backbone among `tensors`, without its prefix.
-
-    Without a backbone all tensors are returned; the caller knows the layouts and reports what is missing.
+    """Return the tensors of the one backbone among `tensors` without its prefix; without a backbone, all tensors.
 
     Raises:
         CheckpointError: several backbones of equal precedence (see the module docstring).
@@ -93,7 +85,7 @@ def find_backbone(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -
         name.removesuffix(patches)
         for patches, token in _ROOTS.items()
         for name in tensors
-        if name.endswith(patches) and name.removesuffix(patches) + token in tensors and _ends(name, patches)
+        if f".{name}".endswith(f".{patches}") and name.removesuffix(patches) + token in tensors
     )
     if not roots:
         return dict(tensors)
@@ -115,11 +107,7 @@ def find_backbone(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -
 
 
 def folder_config(folder: Path) -> dict[str, Any]:
-    """Read `config.json` of a DINOv2 or DINOv3 model folder.
-
-    Raises:
-        CheckpointError: the file is missing, damaged or of another network.
-    """
+    """Read `config.json` of a DINOv2 or DINOv3 model folder; CheckpointError: missing, damaged, another network."""
     folder = _snapshot(folder)
     if not (folder / "config.json").exists():
         inside = ", ".join(sorted(entry.name for entry in folder.iterdir())[:SHOWN])
@@ -142,9 +130,6 @@ def folder_config(folder: Path) -> dict[str, Any]:
             "facebook/dinov2-base"
         )
     return config
-
-
-# --------------------------------------------------------------------------------------------------------------- files
 
 
 def _checked(path: str | os.PathLike[str]) -> Path:
@@ -249,15 +234,6 @@ def _snapshot(folder: Path) -> Path:
     if len(versions) != 1:
         raise CheckpointError(f"{folder} holds {len(versions)} versions of a model: give one of {folder}/snapshots/*")
     return versions[0]
-
-
-# ---------------------------------------------------------------------------------------------------------- a backbone
-
-
-def _ends(name: str, part: str) -> bool:
-    """Return whether `name` ends with `part` at a component boundary."""
-    before = name.removesuffix(part)
-    return not before or before.endswith(".")
 
 
 def _rank(root: str) -> int:

@@ -2,10 +2,8 @@
 
 `<run>/checkpoints/step-00000500/` holds `weights.safetensors`, `average.safetensors` (if a moving average is kept) and
 `state.pt`: the step, the optimiser, the loss scaler, the random generators and the task's own state (teacher queue,
-band sampling). The sampler's position follows from the step. A folder is written under a temporary name and renamed;
-the newest few are kept. With sharded parameters every process writes its own `state-<rank>.pt`.
-
-Runs of earlier versions have one file, `<run>/resume.pt`, which is read if there is no checkpoint folder.
+band sampling). A folder is written under a temporary name and renamed. With sharded parameters every process writes its
+own `state-<rank>.pt`. Runs of earlier versions have one file, `<run>/resume.pt`.
 """
 
 from __future__ import annotations
@@ -26,8 +24,6 @@ from torch import Tensor, nn
 
 from spectradino_core.files import is_disk_full, write_error
 from spectradino_core.training.distributed import DistEnv, full_state, is_sharded, load_full_state
-
-__all__ = ["Checkpoints", "ResumeError", "Stateful", "resume_step"]
 
 _FORMAT = "spectradino-run/2"
 
@@ -54,18 +50,12 @@ def resume_step(folder: Path) -> int:
 
 
 class Checkpoints:
-    """Checkpoints of one run.
-
-    Args:
-        folder: folder of the run.
-        keep: number of checkpoints to keep, the newest.
-    """
+    """Checkpoints of the run in `folder`, of which the newest `keep` are kept."""
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
         self._run, self._folder, self._keep = folder, folder / "checkpoints", max(1, keep)
 
     def newest(self) -> Path | None:
-        """Return the folder of the newest checkpoint; None: there is none."""
         return max(self._all(), default=None)
 
     def save(
@@ -77,13 +67,10 @@ class Checkpoints:
         others: Mapping[str, Stateful],
         weights: dict[str, Tensor] | None = None,
     ) -> None:
-        """Write a checkpoint and remove old ones; all processes of a run must call it.
+        """Write a checkpoint after `step` steps and remove old ones; all processes of a run must call it.
 
         Args:
-            step: number of completed steps.
-            model: the trained module.
-            average: moving average of its weights, if any.
-            optimiser: optimiser of the model.
+            average: moving average of the model's weights, if any.
             others: further objects with a state, by name.
             weights: `full_state` of the model, if the caller has it; None: it is gathered here.
 
@@ -138,11 +125,7 @@ class Checkpoints:
         optimiser: torch.optim.Optimizer,
         others: Mapping[str, Stateful],
     ) -> int:
-        """Load the newest checkpoint and return its step, or 0 if there is none.
-
-        Raises:
-            ResumeError: it is damaged or belongs to another run.
-        """
+        """Load the newest checkpoint and return its step, 0 if there is none; ResumeError: damaged, of another run."""
         path = self.newest()
         if path is None:
             old = self._run / "resume.pt"
@@ -217,7 +200,7 @@ def _save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Sync a folder, so that renames in it survive a power cut."""
+    """Make renames in a folder survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -21,19 +21,6 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from spectradino_core.models.spectradino import SpectraDINO
 
-__all__ = [
-    "DistEnv",
-    "FullState",
-    "fsdp_units",
-    "full_state",
-    "is_sharded",
-    "load_full_state",
-    "mean_over_processes",
-    "parallelise",
-    "process_group",
-    "sum_over_processes",
-]
-
 log = logging.getLogger(__name__)
 
 _SECONDS_TO_IDLE = 0.3
@@ -41,12 +28,7 @@ _SECONDS_TO_IDLE = 0.3
 
 @dataclass(frozen=True)
 class DistEnv:
-    """Rank and world size of this process.
-
-    Attributes:
-        rank: 0 ... world - 1.
-        world: number of processes.
-    """
+    """Rank of this process, 0 to world - 1, and number of processes."""
 
     rank: int
     world: int
@@ -59,7 +41,7 @@ class DistEnv:
 
     @property
     def first(self) -> bool:
-        """Whether this is rank 0, which logs and writes files."""
+        """Whether this is the process that logs and writes files."""
         return self.rank == 0
 
     def wait(self) -> None:
@@ -72,14 +54,7 @@ class DistEnv:
 def process_group(device: str) -> Iterator[tuple[DistEnv, torch.device]]:
     """Join the process group of `torchrun`, if there is one, and leave it at the end.
 
-    Args:
-        device: "auto", "cpu" or "cuda".
-
-    Yields:
-        Rank and world size of this process, and its device.
-
-    Raises:
-        ValueError: no CUDA device for "cuda", or more processes on this machine than devices.
+    Yields its environment and this process's device, for `device` "auto", "cpu" or "cuda".
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -127,26 +102,24 @@ def parallelise(
         device: device of this process.
         amp: precision of the run, see `LoopOptions`. With "bf16" FSDP2 gathers `units` in bf16, half the bytes, and
             reduces gradients in fp32; the optimiser's weights stay fp32.
-
-    Raises:
-        ValueError: an unknown strategy, or "fsdp" without `torchrun` or for parameters that can't be sharded.
     """
+    world = DistEnv.current().world
     if strategy == "ddp":
-        if DistEnv.current().world == 1:
+        if world == 1:
             return model
         # A step contains one infrared band, so the stems of the others get no gradient. With gradients as views of
         # the communication buckets they are stored once.
         return nn.parallel.DistributedDataParallel(model, find_unused_parameters=True, gradient_as_bucket_view=True)
     if strategy != "fsdp":
         raise ValueError(f"unknown strategy {strategy!r}: choose ddp or fsdp")
-    if DistEnv.current().world == 1:
+    if world == 1:
         raise ValueError("fsdp shards the parameters over processes: start several with torchrun")
-    _check_shardable(model, DistEnv.current().world)
+    _check_shardable(model, world)
     _scalars_as_vectors(model)
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-    mesh = init_device_mesh(device.type, (DistEnv.current().world,))
+    mesh = init_device_mesh(device.type, (world,))
 
     def last_dimension(parameter: nn.Parameter) -> Shard | None:
         # Adapters are stacks [bands, ...]: sharding the first dimension would divide them by band.
@@ -165,20 +138,13 @@ def parallelise(
 
 
 def fsdp_units(backbone: SpectraDINO) -> list[nn.Module]:
-    """Return the modules that compute in autocast's precision: attentions, MLPs and adapters, in that order.
-
-    Norms and gains are excluded: with fp32 images they are computed in fp32.
-    """
+    """Return the modules that compute in autocast's precision: attentions, MLPs and adapters, not norms and gains."""
     parts = [part for block in backbone.vit.blocks for part in (block.attn, block.mlp)]
     return [*parts, *backbone.adapters]
 
 
 def _check_shardable(model: nn.Module, world: int) -> None:
-    """Refuse parameters on which FSDP2 would fail at the first step.
-
-    Raises:
-        ValueError: names the parameter.
-    """
+    """Raise ValueError for a parameter on which FSDP2 would fail at the first step."""
     for name, parameter in model.named_parameters():
         if parameter.ndim in (2, 3) and parameter.shape[-1] % world:
             raise ValueError(
@@ -203,8 +169,7 @@ def is_sharded(model: nn.Module) -> bool:
 def full_state(model: nn.Module) -> dict[str, Tensor]:
     """Return the full state dict on the CPU, contiguous.
 
-    With sharded parameters all processes must call it, and only rank 0 gets tensors, so that the memory of a machine
-    holds one copy rather than one per process.
+    With sharded parameters all processes must call it, and only rank 0 gets tensors: a machine holds one copy.
     """
     kept = DistEnv.current().first or not is_sharded(model)
     state = {}
@@ -231,7 +196,6 @@ class FullState:
         return self._kept[1]
 
     def forget(self) -> None:
-        """Free the memory."""
         self._kept = None
 
 

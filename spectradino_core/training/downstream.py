@@ -19,8 +19,6 @@ from spectradino_core.models.vit import vit_config
 from spectradino_core.training.loop import LoopOptions
 from spectradino_core.training.recipes import BY_EPOCH, FinetuneRecipe
 
-__all__ = ["RATES", "SETTINGS", "TASKS", "Setting", "downstream_recipe", "settings_by_name"]
-
 TASKS = ("detection", "segmentation", "both")
 
 
@@ -60,7 +58,6 @@ _OWN = Setting((644, 518), (280, 224), 8, 30)
 
 
 def settings_by_name() -> dict[str, Setting]:
-    """Return the settings of all data sets and of own data."""
     return {**SETTINGS, "own data": _OWN}
 
 
@@ -96,21 +93,13 @@ def downstream_recipe(
 
     Args:
         dataset: name in `datasets.registry`, or a data set object such as a user's own.
-        task: "detection", "segmentation" or "both"; None: all tasks that the data set has labels for. Heads of other
-            tasks are not built.
-        variant: variant of the backbone.
-        mode: one of `modes.MODES`.
-        backbone: one of `perception.BACKBONES`.
-        detection, segmentation: kinds of heads, see `Architecture`.
-        fusion: kind of fusion.
-        fuse_at: "last" or "taps" (all out_indices); None: as in the paper, "taps" for "upernet" (and "linear4"),
-            "last" for the others.
+        task: one of `TASKS`; None: all that the data set has labels for. Heads of other tasks are not built.
+        variant, backbone, detection, segmentation, fusion, registers: see `Architecture`.
+        mode, layer_decay, seed: see `FinetuneRecipe`.
+        fuse_at: "last" or "taps"; None: as in the paper, "taps" for "upernet" (and "linear4"), "last" for the others.
         strides: strides of the detection pyramid, one of `pyramid.PRESETS`.
-        registers: number of register tokens of the backbone; None: the variant's.
-        layer_decay: see `modes.parameter_groups`.
         upernet_width: channels of UPerNet; None: 256, narrower for tiny and test.
-        amp: "bf16", "fp16", "fp32" or "auto"; None: bf16, and auto for own data, often trained on without a GPU.
-        seed: seed of weights and samples.
+        amp: see `LoopOptions`; None: bf16, and auto for own data, often trained on without a GPU.
 
     Raises:
         ValueError: an unknown name, or the data set lacks labels for the task.
@@ -120,10 +109,12 @@ def downstream_recipe(
     setting = _OWN if own else SETTINGS.get(benchmark.name) or SETTINGS.get(benchmark.name.split("_")[0])
     if setting is None:
         raise ValueError(f"no settings for {benchmark.name}: choose one of {', '.join(SETTINGS)}")
-    for one in _tasks_of(task) if task else ():
+    if task is not None and task not in TASKS:
+        raise ValueError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}")
+    tasks = benchmark.tasks if task is None else TASKS[:2] if task == "both" else (task,)
+    for one in tasks:
         if one not in benchmark.tasks:
             raise ValueError(f"{benchmark.name} has no labels for {one}: choose {' or '.join(benchmark.tasks)}")
-    tasks = _tasks_of(task) if task else benchmark.tasks
     boxes = benchmark.box_classes if "detection" in tasks else ()
     masks = benchmark.mask_classes if "segmentation" in tasks else ()
     several = bool(masks) and (
@@ -160,9 +151,3 @@ def downstream_recipe(
         score_threshold=0.3,
         seed=seed,
     )  # fmt: skip
-
-
-def _tasks_of(task: str) -> tuple[str, ...]:
-    if task not in TASKS:
-        raise ValueError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}")
-    return ("detection", "segmentation") if task == "both" else (task,)

@@ -1,4 +1,4 @@
-"""Fine-tuning on labelled pairs: one run from recipe to checkpoint.
+"""Fine-tuning on labelled pairs: one run from recipe to checkpoint, and its loss.
 
 `<folder>/` receives `model.safetensors`, `recipe.json`, `log.jsonl`, `losses.png` and `checkpoints/`, from which an
 interrupted run resumes. Processes started by torchrun divide each batch and give the result of a single process.
@@ -6,10 +6,11 @@ interrupted run resumes. Processes started by torchrun divide each batch and giv
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
-import json
 import logging
 import platform
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from spectradino_core.data.loading import Loader
 from spectradino_core.data.mixture import Epochs, IndexedPairs, KeptPairs
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scene_sets import ScenePairs
@@ -26,30 +29,20 @@ from spectradino_core.datasets.benchmark import Benchmark
 from spectradino_core.datasets.registry import find_benchmark
 from spectradino_core.evaluation.perception import score_samples
 from spectradino_core.export.torch_engine import TorchEngine
-from spectradino_core.files import written_atomically
-from spectradino_core.models.detection import AnchorPoints
-from spectradino_core.models.perception import Architecture, Perception
+from spectradino_core.losses.perception import focal_loss, giou_loss, segmentation_loss
+from spectradino_core.models.detection import IGNORE_INDEX, AnchorPoints
+from spectradino_core.models.perception import Architecture, Perception, Predictions
 from spectradino_core.models.perception_checkpoint import load_backbone, save_perception, warm_start
 from spectradino_core.models.pyramid import level_sizes
 from spectradino_core.runtime.pipeline import Pipeline
-from spectradino_core.training.batches import BatchStream, Samples, stream
-from spectradino_core.training.distributed import DistEnv, parallelise, process_group
-from spectradino_core.training.loop import LoopOptions, resume_step, train
-from spectradino_core.training.means import RecentMeans
-from spectradino_core.training.memory import keep_freed_memory
+from spectradino_core.training.batches import BatchStream, LabelledBatch, Samples
+from spectradino_core.training.checkpoints import resume_step
+from spectradino_core.training.distributed import DistEnv, parallelise, process_group, sum_over_processes
+from spectradino_core.training.loop import LoopOptions, train
 from spectradino_core.training.modes import count_trainable, freeze_for, parameter_groups
-from spectradino_core.training.perception_loss import perception_loss
 from spectradino_core.training.recipes import BY_EPOCH, DATA_TERMS, FinetuneRecipe
-from spectradino_core.training.train_logger import plot_losses
-
-__all__ = [
-    "TrainingData",
-    "anchor_points",
-    "finetune",
-    "labelled_training_data",
-    "open_training_data",
-    "perception_loss",
-]
+from spectradino_core.training.runs import write_record
+from spectradino_core.training.train_logger import RecentMeans, plot_losses
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +52,9 @@ _HELD_OUT = 60
 
 @dataclass
 class TrainingData:
-    """Training samples and held-out pairs of a run.
+    """Training samples (an unlimited stream of pairs) and held-out pairs of a run.
 
     Attributes:
-        samples: unlimited stream of pairs.
         held_out: labelled pairs that are not trained on, scored at each checkpoint; may be empty.
         sources: each source's fraction of the samples, for the model's provenance.
         epoch: pairs per epoch; None: no epochs.
@@ -76,7 +68,6 @@ class TrainingData:
     about: dict[str, Any] = field(default_factory=dict)
 
     def describe(self) -> str:
-        """Return a description for the log."""
         sources = self.sources.items()
         names = ", ".join(name if part == 1 else f"{100 * part:.0f} % {name}" for name, part in sources)
         pairs = "" if self.epoch is None else f"{self.epoch} pairs of "
@@ -99,8 +90,7 @@ def finetune(
     """Run or resume a recipe and return the path of its model, `<folder>/model.safetensors`.
 
     Args:
-        recipe: recipe of the run.
-        folder: receives the log, the checkpoints and the model.
+        recipe, folder: recipe and folder of the run.
         data: root of the recipe's data set, or the folder of its `real` data sets; None: these are skipped, which is
             recorded in the provenance.
         start: model of the same architecture to start from, possibly of another band; None: random weights.
@@ -117,144 +107,178 @@ def finetune(
         NonFiniteLossError: the loss diverged.
         OSError: a file could not be written.
     """
-    with process_group(device) as (env, chosen):
-        run = _FinetuneRun(recipe, folder, data, start, backbone, training_data, env, chosen)
-        run.model.backbone.vit.activation_checkpointing = activation_checkpointing
-        return run.go(workers)
-
-
-class _FinetuneRun:
-    """One run in one process."""
-
-    def __init__(
-        self, recipe: FinetuneRecipe, folder: Path, data: Path | None, start: Path | None, backbone: Path | None,
-        training_data: TrainingData | None, env: DistEnv, device: torch.device,
-    ) -> None:  # fmt: skip
-        if start is not None and backbone is not None:
-            raise ValueError("a run starts from a model or from a backbone, not from both: give --start or --backbone")
-        self.recipe, self.folder, self.env, self.device = recipe, folder, env, device
-        if device.type == "cpu":
+    if start is not None and backbone is not None:
+        raise ValueError("a run starts from a model or from a backbone, not from both: give --start or --backbone")
+    with process_group(device) as (env, on):
+        if on.type == "cpu":
             keep_freed_memory()
-        self.data = training_data if training_data is not None else open_training_data(recipe, data)
-        self.loop = _loop_of(recipe, self.data)
+        used = training_data if training_data is not None else open_training_data(recipe, data)
+        loop = _loop_of(recipe, used)
+        recipe = replace(recipe, loop=loop)
         torch.manual_seed(recipe.seed)
-        self.model = Perception(recipe.architecture)
-        origin: dict[str, Any] = {}
-        if start is not None:
-            started = warm_start(self.model, start, recipe.box_classes, recipe.mask_classes)
-            origin |= {"start": started.name, "start_taken": started.taken, "start_fresh": started.fresh}
-            if self.env.first:
-                log.info("start from %s: %s", start, started)
-        if backbone is not None:
-            origin["backbone"] = load_backbone(self.model, backbone)
-        freeze_for(recipe.mode, self.model, recipe.frozen)
-        self.model.to(device)
-        groups = parameter_groups(self.model, recipe.rates, recipe.weight_decay, recipe.layer_decay)
-        self.optimiser = torch.optim.AdamW(groups, betas=(0.9, recipe.beta2), fused=True)
-        terms = [DATA_TERMS[name] for name in self.data.sources if name in DATA_TERMS]
-        if start is not None and started.terms:  # the new model also derives from the data of its start model
-            terms += [one for one in started.terms.split("; ") if one not in terms]
-        if terms:
-            origin["terms"] = "; ".join(terms)
-        self.info = recipe.info().with_(provenance=self._provenance() | origin)
+        model = Perception(recipe.architecture)
+        model.backbone.vit.activation_checkpointing = activation_checkpointing
+        origin = _start_from(model, recipe, used, start, backbone)
+        info = recipe.info().with_(provenance=_provenance(recipe, used, on) | origin)
+        freeze_for(recipe.mode, model, recipe.frozen)
+        model.to(on)
+        groups = parameter_groups(model, recipe.rates, recipe.weight_decay, recipe.layer_decay)
+        optimiser = torch.optim.AdamW(groups, betas=(0.9, recipe.beta2), fused=True)
+        first = resume_step(folder)
+        trained, total = count_trainable(model)
+        if first:
+            log.info("resuming the run in %s at step %d of %d", folder, first, loop.steps)
+        log.info(
+            "%s: mode %s trains %.2f of %.2f million parameters, %d steps of %d pairs",
+            recipe.name, recipe.mode, trained / 1e6, total / 1e6, loop.steps, recipe.batch,
+        )  # fmt: skip
+        log.info("%s: %s; results in %s", recipe.name, used.describe(), folder)
+        if env.first and not first:
+            record = {
+                "recipe": dataclasses.asdict(recipe),
+                "processes": env.world,
+                "trained": [name for name, p in model.named_parameters() if p.requires_grad],
+                "provenance": info.provenance,
+            }
+            write_record(folder, record)
 
-    def go(self, workers: int) -> Path:
-        recipe, env = self.recipe, self.env
-        first = resume_step(self.folder)
-        trained, total = count_trainable(self.model)
-        if env.first:
-            if first:
-                log.info("resuming the run in %s at step %d of %d", self.folder, first, self.loop.steps)
-            log.info(
-                "%s: mode %s trains %.2f of %.2f million parameters, %d steps of %d pairs",
-                recipe.name, recipe.mode, trained / 1e6, total / 1e6, self.loop.steps, recipe.batch,
-            )  # fmt: skip
-            log.info("%s: %s; results in %s", recipe.name, self.data.describe(), self.folder)
-            if not first:
-                self._write_recipe()
-        runner = parallelise(self.model, [], "ddp", self.device)
+        def score(step: int, kept: Perception) -> dict[str, float]:
+            """Score the held-out pairs with the serving pipeline, in the first process only."""
+            if not env.first:
+                return {}
+            held_out = (_drop_labels(sample, recipe.architecture) for sample in used.held_out)
+            scores = score_samples(Pipeline(TorchEngine.of(kept, info)), held_out)
+            logged = {"val_map50": scores["map50"], "val_miou": scores["miou"]}
+            return {name: value for name, value in logged.items() if value == value}  # NaN without labels or head
+
         batches = BatchStream(
-            self.data.samples, recipe.batch, recipe.architecture.bands[1], recipe.input_size, recipe.thermal,
-            self.loop.steps, first, anchors=anchor_points(recipe), rank=env.rank, world=env.world, early=self._early(),
+            used.samples, recipe.batch, recipe.architecture.bands[1], recipe.input_size, recipe.thermal, loop.steps,
+            first, anchors=anchor_points(recipe), rank=env.rank, world=env.world, early=_early(recipe),
             mask_stride=recipe.mask_stride,
         )  # fmt: skip
-        recent = RecentMeans(self.loop.log_every, self.loop.steps, only=("clipped",))
+        recent = RecentMeans(loop.log_every, loop.steps, only=("clipped",))
         started = time.time()
         kept = train(
-            self.model,
+            model,
             lambda module, batch: perception_loss(module(batch.images, batch.present), batch, recipe),
-            stream(batches, workers, pin=self.device.type == "cuda"),
-            self.optimiser,
-            self.loop,
-            self.folder,
-            self.device,
-            every=self._check,
-            runner=runner,
+            Loader(batches, workers, pin=on.type == "cuda"),
+            optimiser,
+            loop,
+            folder,
+            on,
+            every=score,
+            runner=parallelise(model, [], "ddp", on),
             after_step=lambda step, batch, losses: recent.after_step(step, "", losses),
         )
-        self.info.provenance["minutes" if not first else "minutes_since_resumed"] = round(
-            (time.time() - started) / 60, 1
-        )
-        path = self.folder / "model.safetensors"
+        minutes = round((time.time() - started) / 60, 1)
+        info.provenance["minutes_since_resumed" if first else "minutes"] = minutes
+        path = folder / "model.safetensors"
         if env.first:
-            save_perception(path, kept, self.info)
-            plot_losses({recipe.name: self.folder / "log.jsonl"}, self.folder / "losses.png")
+            save_perception(path, kept, info)
+            plot_losses({recipe.name: folder / "log.jsonl"}, folder / "losses.png")
         env.wait()
-        return path
+    return path
 
-    def _early(self) -> tuple[int, tuple[int, int], AnchorPoints | None] | None:
-        """See `BatchStream`."""
-        size = self.recipe.early_size
-        if size is None:
-            return None
-        return round(self.recipe.early * self.loop.steps), size, anchor_points(replace(self.recipe, input_size=size))
 
-    def _check(self, step: int, kept: Perception) -> dict[str, float]:
-        """Score the held-out pairs with the serving pipeline, in the first process only."""
-        if not self.env.first:
-            return {}
-        held_out = (_drop_labels(sample, self.recipe.architecture) for sample in self.data.held_out)
-        scores = score_samples(Pipeline(TorchEngine.of(kept, self.info)), held_out)
-        logged = {"val_map50": scores["map50"], "val_miou": scores["miou"]}
-        return {name: value for name, value in logged.items() if value == value}  # NaN without labels or head
+def _start_from(
+    model: Perception, recipe: FinetuneRecipe, data: TrainingData, start: Path | None, backbone: Path | None
+) -> dict[str, Any]:
+    """Load the initial weights, and return their origin and the terms of all data for the provenance."""
+    origin: dict[str, Any] = {}
+    terms = [DATA_TERMS[name] for name in data.sources if name in DATA_TERMS]
+    if start is not None:
+        started = warm_start(model, start, recipe.box_classes, recipe.mask_classes)
+        log.info("start from %s: %s", start, started)
+        origin = {"start": started.name, "start_taken": started.taken, "start_fresh": started.fresh}
+        # The new model also derives from the data of its start model.
+        terms += [one for one in started.terms.split("; ") if one and one not in terms]
+    if backbone is not None:
+        origin["backbone"] = load_backbone(model, backbone)
+    return origin | ({"terms": "; ".join(terms)} if terms else {})
 
-    def _provenance(self) -> dict[str, Any]:
-        recipe, device = self.recipe, self.device
-        return {
-            "recipe": recipe.name,
-            "dataset": recipe.dataset,
-            "architecture": recipe.architecture.to_dict(),
-            "mode": recipe.mode,
-            "seed": recipe.seed,
-            "steps": self.loop.steps,
-            "batch": recipe.batch,
-            "sources": self.data.sources,
-            **({"data": self.data.about} if self.data.about else {}),
-            "torch": torch.__version__,
-            "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU ({platform.machine()})",
-        }
 
-    def _write_recipe(self) -> None:
-        content = {
-            "recipe": dataclasses.asdict(replace(self.recipe, loop=self.loop)),
-            "processes": self.env.world,
-            "trained": [name for name, p in self.model.named_parameters() if p.requires_grad],
-            "provenance": self.info.provenance,
-        }
-        with written_atomically(self.folder / "recipe.json") as scratch:
-            scratch.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+def _provenance(recipe: FinetuneRecipe, data: TrainingData, device: torch.device) -> dict[str, Any]:
+    return {
+        "recipe": recipe.name,
+        "dataset": recipe.dataset,
+        "architecture": recipe.architecture.to_dict(),
+        "mode": recipe.mode,
+        "seed": recipe.seed,
+        "steps": recipe.loop.steps,
+        "batch": recipe.batch,
+        "sources": data.sources,
+        **({"data": data.about} if data.about else {}),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU ({platform.machine()})",
+    }
+
+
+def _early(recipe: FinetuneRecipe) -> tuple[int, tuple[int, int], AnchorPoints | None] | None:
+    """Return the `early` of `BatchStream`."""
+    size = recipe.early_size
+    if size is None:
+        return None
+    return round(recipe.early * recipe.loop.steps), size, anchor_points(replace(recipe, input_size=size))
+
+
+def perception_loss(predictions: Predictions, batch: LabelledBatch, weights: FinetuneRecipe) -> dict[str, Tensor]:
+    """Compute the fine-tuning loss of a batch.
+
+    Focal and GIoU sums are divided by the number of positive anchor points, cross entropy by the number of labelled
+    pixels, both counted over all processes and micro-batches, so that neither changes the result. Excluded are images
+    without box labels from the detection loss, unlabelled pixels from the mask loss, and from the focal loss anchor
+    points in ignored regions and the logits of classes that an image's data set does not label.
+
+    Returns:
+        The weighted sum "total" and, detached, "class" and "box" (with a detection head) and "mask" (with a
+        segmentation head).
+    """
+    world = DistEnv.current().world  # DDP averages gradients, hence counts per process
+    positives, pixels = (sum_over_processes(batch.counts) / world).to(torch.float32)
+    positives = positives.clamp(min=1 / world)
+    losses: dict[str, Tensor] = {}
+    total = torch.zeros((), device=batch.present.device)
+    if predictions.logits is not None:
+        losses["class"], losses["box"] = _detection_loss(predictions, batch, positives)
+        total = total + weights.class_weight * losses["class"] + weights.box_weight * losses["box"]
+    if predictions.mask_logits is not None:
+        losses["mask"] = segmentation_loss(predictions.mask_logits, batch.mask, pixels=pixels)
+        total = total + weights.mask_weight * losses["mask"]
+    return {"total": total, **{name: value.detach() for name, value in losses.items()}}
+
+
+def _detection_loss(predictions: Predictions, batch: LabelledBatch, positives: Tensor) -> tuple[Tensor, Tensor]:
+    logits, boxes = predictions.logits, predictions.boxes
+    assert logits is not None
+    assert boxes is not None
+    targets = torch.zeros_like(logits, dtype=torch.float32)
+    counted = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
+    predicted, targets_xyxy = [], []
+    for image, (truth, labels, owner, classes) in enumerate(
+        zip(batch.boxes, batch.labels, batch.owners, batch.classes, strict=True)
+    ):
+        if truth is None or labels is None:
+            continue
+        assert owner is not None, "make the batch with the anchor points of the detection head"
+        positive = owner >= 0
+        counted[image] = (owner != IGNORE_INDEX)[:, None]
+        if classes is not None:
+            unlabelled = torch.ones(logits.shape[-1], dtype=torch.bool, device=logits.device)
+            unlabelled[classes] = False
+            counted[image, :, unlabelled] = False
+        targets[image, positive, labels[owner[positive]]] = 1.0
+        predicted.append(boxes[image, positive])
+        targets_xyxy.append(truth[owner[positive]])
+    zero = boxes.sum() * 0 + logits.float().sum() * 0  # every parameter needs a gradient, even without any label
+    if not predicted:
+        return zero, zero
+    class_loss = focal_loss(logits[counted], targets[counted]) / positives
+    box_loss = giou_loss(torch.cat(predicted), torch.cat(targets_xyxy)).sum() / positives
+    return class_loss + zero, box_loss + zero
 
 
 def open_training_data(recipe: FinetuneRecipe, data: Path | None) -> TrainingData:
-    """Open the training data of a recipe: its `dataset`, or its scenes and `real` data sets.
-
-    Args:
-        recipe: recipe of the run.
-        data: see `finetune`.
-
-    Raises:
-        ValueError: a data set is missing or does not match its description.
-    """
+    """Open the training data of a recipe: its `dataset`, or its scenes and `real` data sets; `data`: see `finetune`."""
     if recipe.dataset is None:
         mixture, sources = recipe.mixture(data)
         scenes = ScenePairs.held_out("curves", 40, recipe.architecture.bands[1], recipe.scene_size)
@@ -263,16 +287,7 @@ def open_training_data(recipe: FinetuneRecipe, data: Path | None) -> TrainingDat
 
 
 def labelled_training_data(recipe: FinetuneRecipe, benchmark: Benchmark, root: Path | None) -> TrainingData:
-    """Open the training split of a labelled data set, and its val split for validation.
-
-    Args:
-        recipe: recipe of the run.
-        benchmark: the data set.
-        root: folder of the data set.
-
-    Raises:
-        BenchmarkError: the data set is missing or does not match its description.
-    """
+    """Open the training split of a labelled data set in the folder `root`, and its val split for validation."""
     pairs = benchmark.open(root, benchmark.train_split)
     # The largest zoom never needs more pixels.
     largest = recipe.augmentation.zoom[1]
@@ -281,6 +296,22 @@ def labelled_training_data(recipe: FinetuneRecipe, benchmark: Benchmark, root: P
     samples = Epochs(kept, recipe.augmentation, recipe.seed)
     held_out = benchmark.open(root, "val" if "val" in benchmark.splits else benchmark.report_split)
     return TrainingData(samples, _HeldOutPairs(held_out, recipe.input_size), {pairs.name: 1.0}, epoch=len(pairs))
+
+
+def keep_freed_memory() -> bool:
+    """Make glibc reuse large blocks; return whether it took effect, which requires glibc.
+
+    A training step allocates hundreds of activations of many megabytes, each of which glibc otherwise maps and
+    page-faults anew; `benchmarks/training_speed.py` measures the cost.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    trim_threshold, top_pad, mmap_max = -1, -2, -4
+    return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1) and mallopt(top_pad, 1 << 28))
 
 
 def _loop_of(recipe: FinetuneRecipe, data: TrainingData) -> LoopOptions:

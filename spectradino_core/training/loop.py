@@ -21,20 +21,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
-from spectradino_core.training.checkpoints import Checkpoints, Stateful, resume_step
+from spectradino_core.training.checkpoints import Checkpoints, Stateful
 from spectradino_core.training.distributed import DistEnv, FullState, is_sharded, mean_over_processes
 from spectradino_core.training.train_logger import TrainLogger
-
-__all__ = [
-    "LoopOptions",
-    "LossWatch",
-    "NonFiniteLossError",
-    "has_bf16",
-    "learning_rate",
-    "resume_step",
-    "train",
-    "training_step",
-]
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -186,44 +175,30 @@ class LossWatch:
     """Detect the first loss that is not finite.
 
     On a GPU the loss is read only when `check` is called, because reading it at every step would make the host wait for
-    the device. Steps since the last check are then lost; checkpoints are written only after a check.
+    the device. Steps since the last check are then lost; checkpoints are written only after a check. The error names
+    the folder `checkpoints` as the last valid state.
     """
 
     _NEVER = 1 << 62
 
     def __init__(self, device: torch.device, step: int = 0, checkpoints: Path | None = None) -> None:
-        """
-        Args:
-            device: device of the losses.
-            step: number of the next step.
-            checkpoints: folder that the error names as the last valid state.
-        """
         self._at_once = device.type == "cpu"
         self._step = torch.tensor(step, device=device)
         self._bad = torch.tensor(self._NEVER, device=device)
         self._checkpoints = checkpoints
 
     def see(self, total: Tensor) -> None:
-        """Record the loss of the current step or of one of its micro-batches.
-
-        Raises:
-            NonFiniteLossError: it is not finite; raised here on a CPU only.
-        """
+        """Record the loss of the current step or of one of its micro-batches; on a CPU also check it."""
         bad = torch.where(torch.isfinite(total.detach()), self._NEVER, self._step)
         self._bad = torch.minimum(self._bad, bad)
         if self._at_once:
             self.check()
 
     def next(self) -> None:
-        """Advance to the next step."""
         self._step += 1
 
     def check(self) -> None:
-        """Raise if a recorded loss was not finite.
-
-        Raises:
-            NonFiniteLossError: names the first such step.
-        """
+        """Raise NonFiniteLossError for the first step whose loss was not finite."""
         step = int(self._bad)
         if step < self._NEVER:
             good = f"; {self._checkpoints} holds the last valid state" if self._checkpoints is not None else ""

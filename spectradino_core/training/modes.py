@@ -9,19 +9,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from spectradino_core.models.encoders import RepeatedViT
 from spectradino_core.models.perception import Perception, perception_roles
-from spectradino_core.models.repeated import RepeatedViT
-
-__all__ = [
-    "MODES",
-    "LR_GROUPS",
-    "count_trainable",
-    "freeze_for",
-    "parameter_groups",
-    "lr_group",
-    "refuse_random_blocks",
-    "trainable",
-]
+from spectradino_core.models.spectradino import train_only
+from spectradino_core.training.optimiser import is_decayed
 
 MODES = {
     "head": "the heads and fusions",
@@ -33,15 +24,9 @@ MODES = {
 
 LR_GROUPS = ("head", "adapters", "blocks")
 
-_UNDECAYED = ("_bias", "_embedding", "_embed", "_token", "_tokens", "absent")
-
 
 def refuse_random_blocks(mode: str, has_weights: bool) -> None:
-    """Refuse a mode that freezes randomly initialised blocks.
-
-    Raises:
-        ValueError: the mode freezes blocks, and the model has no pretrained weights.
-    """
+    """Raise ValueError for a mode that freezes blocks of a model without pretrained weights."""
     if mode != "full" and not has_weights:
         raise ValueError(
             f"mode {mode} freezes blocks of the backbone, and without weights they are random: give a model to start "
@@ -55,9 +40,6 @@ def trainable(mode: str, model: Perception) -> list[str]:
 
     "half" trains the deeper half of the blocks (of an odd number the smaller half) and the final LayerNorm; only "full"
     trains patch embedding, tokens and positions.
-
-    Raises:
-        ValueError: unknown mode, or mode "adapters" for a model without adapters.
     """
     if mode not in MODES:
         raise ValueError(f"unknown fine-tuning mode {mode!r}: choose one of {', '.join(MODES)}")
@@ -86,28 +68,20 @@ def lr_group(role: str) -> str:
 
 
 def freeze_for(mode: str, model: Perception, frozen: Sequence[str] = ()) -> None:
-    """Freeze all parameters but those of `trainable`, and among these the roles that begin with one of `frozen`.
-
-    Raises:
-        ValueError: an entry of `frozen` matches no role of this model.
-    """
+    """Freeze all parameters but those of `trainable`, and among these the roles that begin with one of `frozen`."""
     roles = perception_roles(model)
     for prefix in frozen:
         if not any(role.startswith(prefix) for role in roles.values()):
             raise ValueError(
                 f"can't freeze {prefix!r}: choose one of the roles {', '.join(dict.fromkeys(roles.values()))}"
             )
-    names = {name for name in trainable(mode, model) if not roles[name].startswith(tuple(frozen))}
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in names)
+    train_only(model, [name for name in trainable(mode, model) if not roles[name].startswith(tuple(frozen))])
 
 
 def parameter_groups(
     model: Perception, rates: dict[str, float], weight_decay: float, layer_decay: float = 1.0
 ) -> list[dict]:
-    """Return AdamW parameter groups of the trainable parameters.
-
-    Weight decay applies to matrices and kernels, not to norms, biases, gains, tokens and embeddings.
+    """Return AdamW parameter groups of the trainable parameters; `is_decayed` says which have a weight decay.
 
     Args:
         model: with `requires_grad` set; parameters with a learning rate of 0 are frozen here.
@@ -115,9 +89,6 @@ def parameter_groups(
         weight_decay: AdamW's weight decay.
         layer_decay: learning rate of a block relative to the next deeper one; 1: no decay. Patch embedding and tokens
             count as one block before the first.
-
-    Raises:
-        ValueError: every parameter is frozen.
     """
     roles = perception_roles(model)
     depth = model.backbone.config.depth
@@ -128,8 +99,8 @@ def parameter_groups(
         if lr == 0:
             parameter.requires_grad_(False)
         if parameter.requires_grad:
-            plain = parameter.ndim < 2 or name.endswith(_UNDECAYED)
-            groups.setdefault((lr, 0.0 if plain else weight_decay), []).append(parameter)
+            decay = weight_decay if is_decayed(name, parameter) else 0.0
+            groups.setdefault((lr, decay), []).append(parameter)
     if not groups:
         raise ValueError("nothing to train: every parameter is frozen")
     return [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]

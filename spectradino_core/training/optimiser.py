@@ -10,7 +10,7 @@ separate parameters without a gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,10 +19,14 @@ from torch.distributed.tensor import DTensor
 from torch.optim.adamw import adamw
 
 from spectradino_core.models.spectradino import SpectraDINO, parameter_roles
+from spectradino_core.models.vit import ViT
 
-__all__ = ["BandedAdamW", "adamw_for", "shown_bands"]
+_UNDECAYED = ("_bias", "_embedding", "_embed", "_token", "_tokens", "absent", "log_scale")
 
-_UNDECAYED = ("_bias", "_embedding", "_embed", "_token", "_tokens", "log_scale")
+
+def is_decayed(name: str, parameter: Tensor) -> bool:
+    """Return whether weight decay applies: to matrices and kernels, not to norms, biases, gains, tokens, embeddings."""
+    return parameter.ndim >= 2 and not name.endswith(_UNDECAYED)
 
 
 class BandedAdamW(torch.optim.Optimizer):
@@ -32,7 +36,6 @@ class BandedAdamW(torch.optim.Optimizer):
         groups: parameter groups as for AdamW, each with "lr" and "weight_decay".
         stacks: parameters whose first dimension is the bands.
         shown: returns the slots of the stacks that the current gradients are for.
-        betas, eps: see AdamW.
     """
 
     def __init__(
@@ -52,34 +55,29 @@ class BandedAdamW(torch.optim.Optimizer):
         """Update the parameters, of stacks only the slices of the bands in the batch."""
         shown = list(self._shown())
         for group in self.param_groups:
-            lists: tuple[list[Tensor], ...] = ([], [], [], [], [])
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                tensors = [_local(parameter), _local(parameter.grad)]
-                stacked = id(parameter) in self._stacks
-                if not state:
-                    state["step"] = torch.zeros(len(tensors[0]) if stacked else 1)
-                    state["exp_avg"] = torch.zeros_like(tensors[0])
-                    state["exp_avg_sq"] = torch.zeros_like(tensors[0])
-                tensors += [state["exp_avg"], state["exp_avg_sq"]]
-                slots: list[int | None] = list(shown) if stacked else [None]
-                for slot in slots:
-                    for into, tensor in zip(lists, tensors, strict=False):
-                        into.append(tensor if slot is None else tensor[slot])
-                    lists[4].append(state["step"][slot or 0])
-            if lists[0]:
-                _adamw(lists, group)
+            updates = [one for p in group["params"] if p.grad is not None for one in self._updates(p, shown)]
+            if updates:
+                parameters, gradients, averages, squares, steps = (list(column) for column in zip(*updates))
+                beta1, beta2 = group["betas"]
+                adamw(
+                    parameters, gradients, averages, squares, [], steps, foreach=True, amsgrad=False, beta1=beta1,
+                    beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"], eps=group["eps"], maximize=False,
+                )  # fmt: skip
 
-
-def _adamw(lists: tuple[list[Tensor], ...], group: dict[str, Any]) -> None:
-    parameters, gradients, averages, squares, steps = lists
-    beta1, beta2 = group["betas"]
-    adamw(
-        parameters, gradients, averages, squares, [], steps, foreach=True, amsgrad=False, beta1=beta1, beta2=beta2,
-        lr=group["lr"], weight_decay=group["weight_decay"], eps=group["eps"], maximize=False,
-    )  # fmt: skip
+    def _updates(self, parameter: nn.Parameter, shown: Sequence[int]) -> Iterator[tuple[Tensor, ...]]:
+        """Yield weights, gradient, both moments and step count of a parameter, or of each shown slice of a stack."""
+        stacked = id(parameter) in self._stacks
+        assert parameter.grad is not None
+        weights, state = _local(parameter), self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros(len(weights) if stacked else 1)
+            state["exp_avg"] = torch.zeros_like(weights)
+            state["exp_avg_sq"] = torch.zeros_like(weights)
+        tensors = (weights, _local(parameter.grad), state["exp_avg"], state["exp_avg_sq"], state["step"])
+        if stacked:
+            yield from (tuple(tensor[slot] for tensor in tensors) for slot in shown)
+        else:
+            yield *tensors[:4], state["step"][0]
 
 
 def _local(tensor: Tensor) -> Tensor:
@@ -102,25 +100,24 @@ def shown_bands(backbone: SpectraDINO) -> list[int]:
 
 
 def adamw_for(
-    module: nn.Module, backbone: SpectraDINO, lr: float, weight_decay: float, beta2: float = 0.999
-) -> BandedAdamW:
+    module: nn.Module, backbone: ViT | SpectraDINO, lr: float, weight_decay: float, beta2: float = 0.999
+) -> torch.optim.Optimizer:
     """Return the optimiser of the trainable parameters of `module`, which contains `backbone`.
 
-    Weight decay applies to matrices and kernels, not to norms, biases, gains and embeddings (ours; the paper only gives
-    its value of 0.05).
+    The paper only gives the value of the weight decay, 0.05; what it applies to (`is_decayed`) is ours.
 
     Raises:
         ValueError: every parameter is frozen.
     """
+    trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    decayed = [parameter for name, parameter in trained.items() if is_decayed(name, parameter)]
+    plain = [parameter for name, parameter in trained.items() if not is_decayed(name, parameter)]
+    if not trained:
+        raise ValueError("nothing to train: every parameter is frozen")
+    decays = ((decayed, weight_decay), (plain, 0.0))
+    groups = [{"params": params, "weight_decay": decay, "lr": lr} for params, decay in decays if params]
+    if isinstance(backbone, ViT):
+        return torch.optim.AdamW(groups, betas=(0.9, beta2))
     roles = parameter_roles(backbone)
     stacks = [p for name, p in backbone.named_parameters() if roles[name] in ("adapters", "modality_embedding")]
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            (plain if parameter.ndim < 2 or name.endswith(_UNDECAYED) else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    groups = [{**group, "lr": lr} for group in groups if group["params"]]
-    if not groups:
-        raise ValueError("nothing to train: every parameter is frozen")
     return BandedAdamW(groups, stacks, lambda: shown_bands(backbone), betas=(0.9, beta2))

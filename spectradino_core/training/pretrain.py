@@ -1,8 +1,7 @@
 """SpectraDINO's pretraining: the three stages in sequence, each resumed where it stopped.
 
 `<folder>/stage1/` ... `stage3/` each hold `best.safetensors` and `last.safetensors` (backbones), `queue.safetensors`
-(the teacher queue, if the stage has one), `recipe.json`, `log.jsonl` and `checkpoints/`; `<folder>/losses.png` plots
-the losses.
+(the teacher queue, if any), `recipe.json`, `log.jsonl` and `checkpoints/`; `<folder>/losses.png` plots the losses.
 """
 
 from __future__ import annotations
@@ -11,12 +10,11 @@ import dataclasses
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from spectradino_core.data.pretraining import (
@@ -26,16 +24,16 @@ from spectradino_core.data.pretraining import (
     pretraining_batches,
     steps_per_epoch,
 )
-from spectradino_core.data.sampling import AdaptiveBands, BandSampling, RoundRobin
 from spectradino_core.data.sources import ImageSource, fingerprint, refuse_overlap
 from spectradino_core.data.transfer import OnHost
-from spectradino_core.data.views import PLAIN, ViewOptions
-from spectradino_core.files import written_atomically
+from spectradino_core.data.views import PLAIN
 from spectradino_core.losses.neighbourhood import TeacherQueue, queue_capacity
 from spectradino_core.modality import INFRARED
-from spectradino_core.models.checkpoints import load_spectradino, read_metadata, read_tensors, save_spectradino
+from spectradino_core.models.checkpoints import load_spectradino, read_metadata, save_spectradino, save_state
 from spectradino_core.models.spectradino import SpectraDINO
 from spectradino_core.models.vit import Features
+from spectradino_core.models.weight_files import read_tensors
+from spectradino_core.training.checkpoints import resume_step
 from spectradino_core.training.distributed import (
     DistEnv,
     FullState,
@@ -45,16 +43,13 @@ from spectradino_core.training.distributed import (
     parallelise,
     process_group,
 )
-from spectradino_core.training.loop import LoopOptions, resume_step, train
-from spectradino_core.training.means import RecentMeans
+from spectradino_core.training.loop import train
 from spectradino_core.training.optimiser import adamw_for
-from spectradino_core.training.run_record import resumed_record, versions, write_record
+from spectradino_core.training.runs import RunOptions, StepRecorder, record_run
 from spectradino_core.training.stages import StageRecipe, freeze
 from spectradino_core.training.student import PretrainTask, Student, temperature_of
 from spectradino_core.training.teacher import Teacher, TeacherCache, load_teacher, random_teacher
 from spectradino_core.training.train_logger import plot_losses
-
-__all__ = ["PretrainOptions", "pretrain"]
 
 log = logging.getLogger(__name__)
 
@@ -62,53 +57,24 @@ _VALIDATION_BATCHES = 12
 
 
 @dataclass(frozen=True)
-class PretrainOptions:
-    """Options of a pretraining run that are not part of the recipe; none is from the paper.
+class PretrainOptions(RunOptions):
+    """Options of a run of the stages that are not part of the recipe.
 
     Attributes:
-        folder: folder of the run.
-        teacher: file of the teacher's weights; None: random weights.
         start: backbone that the first stage of this run starts from; None: the teacher's weights in Stage I, otherwise
             the result of the previous stage in `folder`.
-        steps: optimiser steps of each stage; None: the recipe's epochs.
-        device: "auto", "cpu" or "cuda".
+        teacher: file of the teacher's weights; None: random weights.
         strategy: "ddp" or "fsdp".
         parts: micro-batches that a process's batch is split into (see `Student`).
         activation_checkpointing: recompute each block in the backward pass.
-        amp: "bf16", "fp16" or "fp32".
-        workers: data loading processes per training process.
-        views: how views are drawn.
         cache_teacher: cache the teacher's embeddings (needs a fixed number of views).
-        adaptive: choose bands by their loss instead of round robin. Ours.
-        max_damaged: maximum fraction of items that may be unreadable.
-        seed: seed of weights, views and sampled positions.
-        checkpoint_every: steps between checkpoints; None: one epoch.
-        log_every: steps between log rows, which hold the mean losses since the previous row.
-        keep: number of checkpoints to keep.
-        tensorboard: also log to TensorBoard.
-        override: names of options that may differ from those with which a run that resumes was started.
     """
 
-    folder: Path
     teacher: Path | None = None
-    start: Path | None = None
-    steps: int | None = None
-    device: str = "auto"
     strategy: str = "ddp"
     parts: int = 1
     activation_checkpointing: bool = False
-    amp: str = "bf16"
-    workers: int = 2
-    views: ViewOptions = field(default_factory=ViewOptions)
     cache_teacher: bool = False
-    adaptive: bool = False
-    max_damaged: float = 0.01
-    seed: int = 0
-    checkpoint_every: int | None = None
-    log_every: int = 20
-    keep: int = 2
-    tensorboard: bool = False
-    override: tuple[str, ...] = ()
 
 
 def pretrain(
@@ -117,16 +83,10 @@ def pretrain(
     validation: Sequence[ImageSource],
     options: PretrainOptions,
 ) -> Path:
-    """Run stages in order and return the path of the final `last.safetensors`.
+    """Run stages of one variant in order and return the path of the final `last.safetensors`.
 
     Stage II starts from Stage I's best backbone by validation loss (the last one without validation data), Stage III
     from Stage II's last backbone and teacher queue.
-
-    Args:
-        recipes: recipes of the stages to run, all of one variant.
-        sources: training pairs.
-        validation: held-out pairs; may be empty.
-        options: options of the run.
 
     Raises:
         CheckpointError: a file to start from is missing or of another kind.
@@ -146,14 +106,10 @@ def pretrain(
         if options.teacher is not None:
             teacher = load_teacher(options.teacher, variant)
         else:
-            if env.first:
-                random_teacher(variant, options.seed, options.folder / "teacher.safetensors")
-            env.wait()
-            teacher = load_teacher(options.folder / "teacher.safetensors", variant)
-            teacher.origin = f"random weights, seed {options.seed}"
+            teacher = random_teacher(variant, options.seed, options.folder / "teacher.safetensors")
         teacher.to(device)
-        for number, recipe in enumerate(recipes):
-            start = options.start if number == 0 else None
+        for recipe in recipes:
+            start = options.start if recipe is recipes[0] else None
             _Stage(recipe, sources, validation, options, teacher, device, start).run()
         if env.first:
             logs = {f"stage {n}": _folder(options, n) / "log.jsonl" for n in (1, 2, 3)}
@@ -192,34 +148,27 @@ class _Stage:
         self.backbone, self.start = self._start(start)
         freeze(recipe, self.backbone)
         self.queue = self._queue()
-        self.best: dict[str, float] = {}
 
     def run(self) -> None:
         recipe, options = self.recipe, self.options
         if self.first:
             log.info("stage %d: resuming %s at step %d of %d", recipe.stage, self.folder, self.first, self.steps)
-        record = resumed_record(self.folder, self._record(), self.first, options.override)
-        self.env.wait()  # all have read it
-        if self.env.first:
-            write_record(self.folder, record)
+        record_run(self.folder, self._record(), self.first, options.override)
         student = Student(self.backbone, options.parts, self.temperature).to(self.device)
         runner = parallelise(student, fsdp_units(self.backbone), options.strategy, self.device, options.amp)
         whole = FullState(student)
         optimiser = adamw_for(student, self.backbone, recipe.rate, recipe.weight_decay)
-        sampling = self._sampling()
+        recorder = StepRecorder([band.key for band in self.bands], self.steps, options)
         task = PretrainTask(
             recipe, self._teacher_embedder(), self.queue, options.seed, self.first, self.epoch,
             options.parts if options.strategy == "fsdp" else None, options.views.count,
         )  # fmt: skip
         held_out = self._held_out()
         best = _Best()
-        recent = RecentMeans(options.log_every, self.steps)
 
         def after_step(step: int, batch: PretrainBatch, losses: dict[str, Tensor]) -> None:
             task.after_step(step, batch, losses)
-            if options.adaptive:
-                sampling.record(step, batch.band.key, mean_over_processes({"total": losses["total"]})["total"])
-            recent.after_step(step, batch.band.key, losses)
+            recorder.after_step(step, losses)
 
         def every(step: int, kept: Student) -> dict[str, float]:
             scores = self._validate(task, kept, held_out)
@@ -227,29 +176,19 @@ class _Stage:
                 self._save(kept, whole, "best.safetensors", step, scores)
             return scores
 
-        stateful: dict[str, Any] = {"sampling": sampling, "best": best, "recent": recent}
-        if self.queue is not None:
-            stateful["queue"] = self.queue
+        stateful = recorder.stateful | {"best": best} | ({} if self.queue is None else {"queue": self.queue})
         kept = train(
             student,
             task.losses,
             pretraining_batches(
                 self.sources, recipe.batch, recipe.crop, options.seed + recipe.stage, self.steps, self.first,
-                self.env.rank, self.env.world, sampling, options.workers, self.bands, options.views,
+                self.env.rank, self.env.world, recorder.sampling, options.workers, self.bands, options.views,
                 extra=recipe.weights.infrared > 0, max_damaged=options.max_damaged,
                 pin=self.device.type == "cuda",
             ),
             optimiser,
-            LoopOptions(
-                steps=self.steps,
-                warmup=round(recipe.warmup * self.steps),
-                clip=recipe.clip,
-                ema=recipe.ema,
-                amp=options.amp,
-                checkpoint_every=options.checkpoint_every or self.epoch,
-                log_every=options.log_every,
-                keep=options.keep,
-                tensorboard=options.tensorboard,
+            options.loop(
+                self.steps, options.checkpoint_every or self.epoch, recipe.warmup, recipe.clip, recipe.ema
             ),
             self.folder,
             self.device,
@@ -263,8 +202,7 @@ class _Stage:
         if not held_out:
             self._save(kept, whole, "best.safetensors", self.steps, {})
         if self.queue is not None and self.env.first:
-            with written_atomically(self.folder / "queue.safetensors") as scratch:
-                save_file({name: value.cpu() for name, value in self.queue.state_dict().items()}, scratch)
+            save_state(self.queue, self.folder / "queue.safetensors")
         self.env.wait()
 
     def _start(self, given: Path | None) -> tuple[SpectraDINO, str]:
@@ -306,10 +244,6 @@ class _Stage:
             else:
                 log.warning("stage 3 starts with an empty teacher queue: %s does not exist", earlier)
         return queue.to(self.device)
-
-    def _sampling(self) -> BandSampling:
-        keys = [band.key for band in self.bands]
-        return AdaptiveBands(keys, self.options.seed) if self.options.adaptive else RoundRobin(keys)
 
     def _teacher_embedder(self) -> Callable[[PretrainBatch], Features | Tensor]:
         """Return a function from a batch to the teacher's CLS, cached if asked for, or to all that a loss needs."""
@@ -378,7 +312,6 @@ class _Stage:
         save_spectradino(backbone, self.folder / name, metadata)
 
     def _record(self) -> dict[str, Any]:
-        """Return what decides the result of the stage."""
         options, recipe = self.options, self.recipe
         return {
             "recipe": dataclasses.asdict(recipe),
@@ -399,8 +332,6 @@ class _Stage:
             "adaptive": options.adaptive,
             "cache_teacher": options.cache_teacher,
             "checkpoint_every": options.checkpoint_every or self.epoch,
-            "processes": self.env.world,
-            **versions(),
         }
 
 

@@ -22,8 +22,6 @@ from spectradino_core.thermal import ThermalContract
 from spectradino_core.training.loop import LoopOptions
 from spectradino_core.training.modes import LR_GROUPS, MODES
 
-__all__ = ["BY_EPOCH", "DATA_TERMS", "RECIPES", "SCENES", "FinetuneRecipe", "box", "smoke"]
-
 SCENES = "scenes"
 """Name of the synthetic scenes in a mix."""
 
@@ -47,9 +45,7 @@ class FinetuneRecipe:
 
     Attributes:
         name: key in `RECIPES`.
-        architecture: architecture of the model.
         input_size: (width, height) of the network's input in pixels.
-        loop: steps, schedule, weight averaging, precision, gradient accumulation.
         batch: pairs per step over all processes.
         rates: peak learning rate by group: "head", "adapters" (with stems and modality embedding), "blocks" (with patch
             embedding, tokens and norms); 0 freezes. The paper sets one per module group and its values are lost
@@ -75,9 +71,8 @@ class FinetuneRecipe:
             cheaper; None: original size.
         early_size: (width, height) of the network's input in the first steps (progressive resizing); None: no change.
         early: fraction of the steps that use `early_size`.
-        augmentation: augmentation of the pairs.
-        thermal: thermal contract stored in the model.
-        score_threshold, nms_iou: stored in the model. 0.35 gives the bundled model's best mean F1 on held-out scenes.
+        thermal, score_threshold, nms_iou: stored in the model. 0.35 gives the bundled model's best mean F1 on held-out
+            scenes.
         seed: seed of weights and samples.
     """
 
@@ -136,7 +131,6 @@ class FinetuneRecipe:
             )
 
     def info(self) -> ModelInfo:
-        """Return the metadata of the resulting model."""
         return ModelInfo(
             name=f"{self.architecture.infrared}_{self.name.split('_')[0]}" if self.dataset is None else self.name,
             variant=self.architecture.variant,
@@ -153,15 +147,10 @@ class FinetuneRecipe:
         )
 
     def mixture(self, data: Path | None) -> tuple[Mixture, dict[str, float]]:
-        """Return the training samples of this recipe and each source's fraction of them.
-
-        Args:
-            data: folder of the `real` data sets; None: scenes only.
-        """
+        """Return the training samples and each source's fraction of them, with real ones from folders in `data`."""
         band = Modality.parse(self.architecture.infrared)
-        largest = None
-        if self.kept_scale is not None:
-            largest = (round(self.kept_scale * self.input_size[0]), round(self.kept_scale * self.input_size[1]))
+        scale, (width, height) = self.kept_scale, self.input_size
+        largest = None if scale is None else (round(scale * width), round(scale * height))
         sources: list[tuple[float, Source]] = []
         fractions = self._fractions(data)
         for name, fraction in fractions.items():
@@ -187,11 +176,7 @@ class FinetuneRecipe:
 
 
 def _folder(data: Path, name: str) -> str:
-    """Return the folder under `data` called `name`, or else the only one whose name begins with it.
-
-    Raises:
-        ValueError: no or several such folders.
-    """
+    """Return the folder under `data` called `name`, or else the only one whose name begins with it."""
     if (data / name).is_dir():
         return name
     there = sorted(path.name for path in data.iterdir() if path.is_dir()) if data.is_dir() else []

@@ -11,20 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from spectradino_core.models.spectradino import SpectraDINO, parameter_roles
-
-__all__ = [
-    "STAGES",
-    "LossWeights",
-    "StageRecipe",
-    "changed",
-    "freeze",
-    "of_stage",
-    "parse_stages",
-    "recipe_values",
-    "stage_recipe",
-    "trainable",
-]
+from spectradino_core.models.spectradino import SpectraDINO, parameter_roles, train_only
 
 T = TypeVar("T", int, float)
 
@@ -38,7 +25,6 @@ class LossWeights:
     """Loss weights of one stage, the same for all variants (Table 1).
 
     Attributes:
-        distillation, contrastive, patch: weights of the losses.
         patch_ratio: fraction of the patch positions compared in a step (rho).
         neighbourhood: weight of the KL loss; 0: no queue.
         neighbourhood_from: first epoch in which the KL loss is used; before it the queue fills.
@@ -61,12 +47,9 @@ class StageRecipe:
     """Recipe of one stage of one variant.
 
     Attributes:
-        variant: key of `VARIANTS`.
-        stage: 1, 2 or 3.
         epochs: passes over all batches of all bands.
         batch: pairs per step over all processes.
         rate: peak learning rate.
-        weights: loss weights.
         unfrozen: number of deepest blocks that are trained.
         rgb_stem: whether the RGB stem is trained. Assumed for Stage III.
         warmup: fraction of the steps with a rising learning rate. Assumed: 5 of 100 epochs in Stage I.
@@ -75,7 +58,6 @@ class StageRecipe:
         temperature: temperature of the contrastive loss. Assumed.
         learn_temperature: learn the temperature as CLIP does, starting from that of the backbone that the stage starts
             from, or from `temperature`. Assumed off.
-        weight_decay: AdamW's weight decay.
         clip: maximum gradient norm. Assumed: DINOv2's.
         ema: decay of a moving average of the weights; 0: none. Our option.
         crop: side of the square views in pixels. Assumed.
@@ -113,11 +95,9 @@ class _Size:
     """Values of one variant (Table 2); tuples are for Stages I, II and III.
 
     Attributes:
-        epochs: passes over the data.
         batch: pairs per GPU.
         unfrozen: blocks trained in Stage III.
         rate: peak learning rate of Stage I. Assumed: "inverse with model size", the figures are lost.
-        crop: side of the views in pixels. Assumed.
         factors: learning rate of each stage relative to `rate`. Assumed.
     """
 
@@ -146,11 +126,7 @@ _WARMUP = {1: 0.05, 2: 0.0, 3: 0.0}
 
 
 def stage_recipe(variant: str, stage: int) -> StageRecipe:
-    """Return the recipe of one stage.
-
-    Raises:
-        ValueError: unknown variant or stage.
-    """
+    """Return the recipe of one stage; ValueError: unknown variant or stage."""
     if variant not in _SIZES:
         raise ValueError(f"no pretraining recipe for variant {variant!r}: choose one of {', '.join(_SIZES)}")
     if stage not in STAGES:
@@ -171,10 +147,7 @@ def stage_recipe(variant: str, stage: int) -> StageRecipe:
 
 
 def recipe_values(field: str) -> str:
-    """Describe a field of the recipes by variant, e.g. "l 64; g 24/24/16", with "/" between stages that differ.
-
-    Variants with equal values are joined; those of `_LIKE_DINOV2` are omitted.
-    """
+    """Describe a field by variants of equal values, e.g. "l 64; g 24/24/16", with "/" between stages that differ."""
     found: dict[str, list[str]] = {}
     for variant in _SIZES:
         if variant not in _LIKE_DINOV2:
@@ -189,11 +162,7 @@ def trainable(recipe: StageRecipe, model: SpectraDINO) -> list[str]:
     """Return the names of the parameters that the stage trains.
 
     All stages train the infrared stems, the adapters of all bands including RGB, the modality embedding and the final
-    LayerNorm; Stage III also the deepest blocks and the RGB stem. Patch embedding, tokens and the shallower blocks keep
-    DINOv2's weights.
-
-    Raises:
-        ValueError: the recipe unfreezes more blocks than the model has.
+    LayerNorm; Stage III also the deepest blocks and the RGB stem.
     """
     depth = model.config.depth
     if not 0 <= recipe.unfrozen <= depth:
@@ -208,9 +177,7 @@ def trainable(recipe: StageRecipe, model: SpectraDINO) -> list[str]:
 
 def freeze(recipe: StageRecipe, model: SpectraDINO) -> None:
     """Freeze all parameters of the model but those of `trainable`."""
-    names = set(trainable(recipe, model))
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in names)
+    train_only(model, trainable(recipe, model))
 
 
 def changed(recipe: StageRecipe, **changes: float | None) -> StageRecipe:
@@ -225,13 +192,8 @@ def of_stage(value: Mapping[int, T] | T | None, stage: int) -> T | None:
 
 
 def parse_stages(text: str) -> tuple[int, ...]:
-    """Parse consecutive stages, e.g. "1,2,3" to (1, 2, 3).
-
-    Raises:
-        ValueError: not consecutive stages.
-    """
-    for first in STAGES:
-        for last in range(first, len(STAGES) + 1):
-            if text.replace(" ", "") == ",".join(str(stage) for stage in range(first, last + 1)):
-                return tuple(range(first, last + 1))
+    """Parse consecutive stages, e.g. "1,2,3" to (1, 2, 3)."""
+    words = text.replace(" ", "")
+    if words in ("1", "2", "3", "1,2", "2,3", "1,2,3"):
+        return tuple(int(stage) for stage in words.split(","))
     raise ValueError(f"stages {text!r} are not consecutive: give, for example, 1 or 2,3 or 1,2,3")

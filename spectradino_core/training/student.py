@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +21,6 @@ from spectradino_core.models.spectradino import SpectraDINO
 from spectradino_core.models.vit import Features, vit_config
 from spectradino_core.training.distributed import sum_over_processes
 from spectradino_core.training.stages import StageRecipe
-
-__all__ = ["PretrainTask", "Student", "temperature_of"]
 
 MAX_SCALE = 100.0
 """Maximum factor on similarities with a learned temperature (CLIP's bound)."""
@@ -51,8 +50,7 @@ class Student(nn.Module):
 
         Args:
             rgb: [B, 3, H, W].
-            infrared: the step's band first, [B, 1, H, W]; then the other bands of the items that have them,
-                [K, 1, H, W].
+            infrared: the step's band first, [B, 1, H, W]; then other bands of the items that have them, [K, 1, H, W].
             positions: sampled patch positions, int64 [S].
 
         Returns:
@@ -91,73 +89,71 @@ def temperature_of(log_scale: Tensor) -> float:
     return 1 / min(MAX_SCALE, math.exp(float(log_scale.detach())))
 
 
+@dataclass
 class PretrainTask:
     """Losses of one stage, with the teacher queue that is updated between steps.
 
-    Args:
-        recipe: recipe of the stage.
+    Attributes:
         teacher: maps a batch to the frozen teacher's features of RGB, or to their CLS [B, D] alone, which is enough
             without distillation of RGB.
         queue: teacher queue of the neighbourhood loss; None: the stage has none.
         seed: seed of the sampled positions.
-        first: first step.
+        step: next step.
         epoch: steps per epoch.
         sharded_parts: `Student.parts` of a student with sharded parameters, whose processes must gather the same
             parameters equally often; None: each process embeds only the infrared bands of its own items.
         views_per_item: `ViewOptions.count`; with a count, the batches' keys number views instead of items.
     """
 
-    def __init__(
-        self,
-        recipe: StageRecipe,
-        teacher: Callable[[PretrainBatch], Features | Tensor],
-        queue: TeacherQueue | None,
-        seed: int,
-        first: int,
-        epoch: int,
-        sharded_parts: int | None = None,
-        views_per_item: int = 0,
-    ) -> None:
-        self._views_per_item = max(1, views_per_item)
-        self._sharded_parts = sharded_parts
-        self._recipe, self._teacher, self.queue = recipe, teacher, queue
-        self._seed, self._step, self._epoch = seed, first, epoch
-        self._patch = vit_config(recipe.variant).patch
+    recipe: StageRecipe
+    teacher: Callable[[PretrainBatch], Features | Tensor]
+    queue: TeacherQueue | None
+    seed: int
+    step: int
+    epoch: int
+    sharded_parts: int | None = None
+    views_per_item: int = 0
+
+    def __post_init__(self) -> None:
+        self._patch = vit_config(self.recipe.variant).patch
         self._teacher_cls: Tensor | None = None
 
     def losses(self, student: nn.Module, batch: PretrainBatch) -> dict[str, Tensor]:
         """Return the named scalar losses; "total" is Equation 5 of the paper."""
-        weights = self._recipe.weights
-        features = self._teacher(batch)
+        weights = self.recipe.weights
+        features = self.teacher(batch)
         self._teacher_cls = features.cls if isinstance(features, Features) else features
-        active = self._step >= weights.neighbourhood_from * self._epoch
-        return self._of(student, batch, features, self._step, weights.neighbourhood if active else 0.0)
+        active = self.step >= weights.neighbourhood_from * self.epoch
+        return self._of(student, batch, features, self.step, weights.neighbourhood if active else 0.0)
 
     @torch.no_grad()
     def validation_losses(self, student: nn.Module, batch: PretrainBatch) -> dict[str, Tensor]:
         """Return the losses of a held-out batch, comparable over time: with fixed positions and without the queue."""
-        return self._of(student, batch, self._teacher(batch), -1, 0.0)
+        return self._of(student, batch, self.teacher(batch), -1, 0.0)
 
     def after_step(self, step: int, batch: PretrainBatch, losses: dict[str, Tensor]) -> None:
         """Add the batch's teacher embeddings to the queue, only after its losses were computed."""
         if self.queue is not None and self._teacher_cls is not None:
-            self.queue.put(self._teacher_cls, batch.keys // self._views_per_item)
+            self.queue.put(self._teacher_cls, self._items(batch))
         self._teacher_cls = None
-        self._step = step + 1
+        self.step = step + 1
+
+    def _items(self, batch: PretrainBatch) -> Tensor:
+        return batch.keys // max(1, self.views_per_item)
 
     def _of(
         self, student: nn.Module, batch: PretrainBatch, features: Features | Tensor, step: int, neighbourhood: float
     ) -> dict[str, Tensor]:
-        weights = self._recipe.weights
+        weights = self.recipe.weights
         teacher = features.cls if isinstance(features, Features) else features
         height, width = (side // self._patch for side in batch.rgb.shape[-2:])
-        generator = torch.Generator().manual_seed(_seed_of(self._seed, step))
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + step + 1) % 2**63)
         positions = _to_device(sample_positions(height * width, weights.patch_ratio, generator), batch.rgb.device)
         images = {batch.band: batch.infrared}
         if weights.infrared:
-            images |= batch.extra if self._sharded_parts is None else _uniform_extra(batch, self._sharded_parts)
+            images |= batch.extra if self.sharded_parts is None else _uniform_extra(batch, self.sharded_parts)
         out = student(batch.rgb, images, positions)
-        temperature = 1 / out["scale"] if "scale" in out else self._recipe.temperature
+        temperature = 1 / out["scale"] if "scale" in out else self.recipe.temperature
         losses = {
             "distillation": distillation_loss(out["infrared"], teacher),
             "contrastive": contrastive_loss(out["rgb"], out["infrared"], temperature),
@@ -173,9 +169,9 @@ class PretrainTask:
                 out["infrared"],
                 teacher,
                 self.queue.entries,
-                self._recipe.top_k,
-                self._recipe.queue_temperature,
-                self.queue.own(batch.keys // self._views_per_item),
+                self.recipe.top_k,
+                self.recipe.queue_temperature,
+                self.queue.own(self._items(batch)),
             )
             total = total + neighbourhood * losses["neighbourhood"]
         if weights.infrared:
@@ -202,7 +198,8 @@ class PretrainTask:
             full = torch.zeros_like(out["infrared"]) + zero
             held = torch.zeros(len(full), dtype=torch.bool, device=full.device)
             if other.key in out:
-                rows, embedded = batch.extra_rows.get(other, _NO_ROWS.to(held.device)), out[other.key]
+                embedded = out[other.key]
+                rows = batch.extra_rows.get(other, torch.zeros(0, dtype=torch.int64, device=held.device))
                 if len(embedded) > len(rows):  # blank images of `_uniform_extra`: their backward pass must run too
                     full = full + embedded[len(rows) :].sum() * 0
                 full = full.index_copy(0, rows, embedded[: len(rows)].to(full.dtype))
@@ -211,15 +208,10 @@ class PretrainTask:
         return torch.stack(found).mean() if found else zero
 
 
-_NO_ROWS = torch.zeros(0, dtype=torch.int64)
-
-
 def _uniform_extra(batch: PretrainBatch, parts: int) -> dict[Modality, Tensor]:
-    """Return the other infrared bands of any process, in the same order everywhere, padded with blank images.
+    """Return the other infrared bands of any process, in the same order everywhere.
 
-    Args:
-        batch: batch of this process.
-        parts: minimum number of images of each band, so that all processes run the same number of passes.
+    Each is padded with blank images to at least `parts`, so that all processes run the same number of passes.
     """
     held = sum_over_processes(torch.tensor([band in batch.extra for band in INFRARED], device=batch.rgb.device).float())
     found = {}
@@ -235,7 +227,3 @@ def _uniform_extra(batch: PretrainBatch, parts: int) -> dict[Modality, Tensor]:
 def _to_device(x: Tensor, device: torch.device) -> Tensor:
     """Copy `x` to the device, from pinned memory so that the host does not wait for a GPU."""
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
-
-
-def _seed_of(seed: int, step: int) -> int:
-    return (seed * 1_000_003 + step + 1) % 2**63

@@ -13,29 +13,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from spectradino_core.data.pretraining import PretrainBatch
 from spectradino_core.files import written_atomically
 from spectradino_core.modality import Modality
-from spectradino_core.models.checkpoints import CheckpointError
+from spectradino_core.models.checkpoints import CheckpointError, save_state
 from spectradino_core.models.perception_checkpoint import load_network
 from spectradino_core.models.spectradino import SpectraDINO
 from spectradino_core.models.vit import Features, ViT, ViTConfig, vit_config
-
-__all__ = ["Teacher", "TeacherCache", "load_teacher", "random_teacher", "weights_hash"]
+from spectradino_core.training.distributed import DistEnv
 
 log = logging.getLogger(__name__)
 
 
 class Teacher(nn.Module):
-    """Frozen RGB model.
-
-    Args:
-        network: DINOv2, or a SpectraDINO of which only RGB is used.
-        origin: description of the source of its weights.
-    """
+    """Frozen RGB model: DINOv2, or a SpectraDINO of which only RGB is used; `origin` describes its weights' source."""
 
     def __init__(self, network: ViT | SpectraDINO, origin: str) -> None:
         super().__init__()
@@ -80,12 +73,10 @@ class Teacher(nn.Module):
         return student
 
     def fingerprint(self) -> str:
-        """Return a hash of the weights."""
         return weights_hash(self.network)
 
 
 def weights_hash(network: nn.Module) -> str:
-    """Return a hash of a network's weights."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         digest.update(name.encode())
@@ -94,11 +85,7 @@ def weights_hash(network: nn.Module) -> str:
 
 
 def load_teacher(path: Path, variant: str) -> Teacher:
-    """Load a teacher: DINOv2 in any layout, a SpectraDINO backbone or a fine-tuned model.
-
-    Raises:
-        CheckpointError: the file is none of these, is damaged, or is of another variant.
-    """
+    """Load a teacher: DINOv2 in any layout, a SpectraDINO backbone or a fine-tuned model; CheckpointError: none."""
     network = load_network(path)
     if network.config.name != variant or network.config.depth != vit_config(variant).depth:
         raise CheckpointError(
@@ -108,15 +95,17 @@ def load_teacher(path: Path, variant: str) -> Teacher:
 
 
 def random_teacher(variant: str, seed: int, path: Path) -> Teacher:
-    """Return a teacher of random weights, stored at `path` in DINOv2's layout so that all stages of a run share it."""
-    if path.is_file():
-        teacher = load_teacher(path, variant)
-    else:
+    """Return a teacher of random weights, stored at `path` in DINOv2's layout so that all stages of a run share it.
+
+    All processes must call it; the first one makes the file.
+    """
+    env = DistEnv.current()
+    if env.first and not path.is_file():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            teacher = Teacher(ViT(variant), "")
-        with written_atomically(path) as scratch:
-            save_file(dict(teacher.network.state_dict()), scratch)
+            save_state(ViT(variant), path)
+    env.wait()
+    teacher = load_teacher(path, variant)
     teacher.origin = f"random weights, seed {seed}"
     log.warning(
         "THE TEACHER IS RANDOM: no --teacher was given, so the student learns to imitate an untrained network, which "
@@ -127,9 +116,6 @@ def random_teacher(variant: str, seed: int, path: Path) -> Teacher:
 
 class TeacherCache:
     """Teacher embeddings of the seeded views, cached in a file of the run.
-
-    Requires a fixed number of views per item (`ViewOptions.count`): a view that is drawn anew each time would get the
-    embedding of another view.
 
     Args:
         teacher: computes the embeddings that are not cached yet.

@@ -1,17 +1,18 @@
-"""Training log: `log.jsonl`, TensorBoard and a plot of the loss curves."""
+"""Training log: `log.jsonl`, TensorBoard, mean losses and a plot of the loss curves."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from spectradino_core.files import write_error, written_atomically
+import torch
+from torch import Tensor
 
-__all__ = ["TrainLogger", "plot_losses", "read_log"]
+from spectradino_core.files import write_error, written_atomically
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,46 @@ class TrainLogger:
         self._end, self._warned, self._pending = self._end + len(data), False, []
 
 
+class RecentMeans:
+    """Mean losses since the previous log row; part of the checkpoint, so that a resumed run logs the same values.
+
+    Consecutive steps train different bands, so the losses of a single step would describe one band.
+
+    Args:
+        every: steps between rows.
+        last: number of steps of the run; the last step always has a row.
+        only: names to average; None: all, and the total of each band.
+    """
+
+    def __init__(self, every: int, last: int, only: Collection[str] | None = None) -> None:
+        self._every, self._last, self._only = every, last, only
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def after_step(self, step: int, group: str, losses: dict[str, Tensor]) -> None:
+        """Add a step's scalars and, where a log row is due, replace them by the means in place.
+
+        A name that only some steps report is averaged over those, "total" also as "total_<group>" for the band or group
+        that the step (0-based) trained. Scalars are read without waiting for the device.
+        """
+        for name, value in [*losses.items(), (f"total_{group}", losses["total"])]:
+            if self._only is not None and name not in self._only:
+                continue
+            value = value.detach().double()
+            self._sums[name] = self._sums[name].to(value.device) + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+        if (step + 1) % self._every == 0 or step + 1 == self._last:
+            losses.update({name: total / self._counts[name] for name, total in self._sums.items()})
+            self._sums, self._counts = {}, {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": dict(self._sums), "counts": dict(self._counts)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._sums = {name: torch.as_tensor(total) for name, total in state["sums"].items()}
+        self._counts = {name: int(count) for name, count in state["counts"].items()}
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a log, skipping incomplete lines that a killed process left."""
     rows = []
@@ -103,12 +144,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def plot_losses(logs: Mapping[str, Path], image: Path) -> None:
-    """Plot every loss over the steps of one run or of several consecutive runs.
-
-    Args:
-        logs: `log.jsonl` by the name of the run, e.g. of the stage.
-        image: PNG file to write.
-    """
+    """Plot every loss over the steps of consecutive runs, from their `log.jsonl` by name, to a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -34,7 +34,7 @@ class MeanFusion(Fusion):
 
 
 NEAREST = Kind(
-    make=lambda size, classes: LinearSegmentationHead(size.width, classes),
+    make=lambda arch, classes: LinearSegmentationHead(arch.vit.width, classes),
     run=lambda head, fused, strides: head(fused.image(fused.layers[-1])),
 )
 

@@ -19,7 +19,7 @@ from spectradino_core.ablation.runner import Outcome
 from spectradino_core.ablation.work import Setup, jobs_of, run_job
 from spectradino_core.data.make_manifest import write_scenes
 from spectradino_core.modality import Modality
-from spectradino_core.models.checkpoints import read_metadata, save_dinov2
+from spectradino_core.models.checkpoints import read_metadata, save_state
 from spectradino_core.models.vit import ViT
 from tests.core.datasets.miniatures import MINIATURES
 
@@ -200,7 +200,7 @@ def test_paper_recipes_have_the_papers_heads_and_hide_no_band(name):
 
 def test_validation_pairs_choose_what_stage_two_starts_from(tmp_path):
     torch.manual_seed(0)
-    save_dinov2(ViT("test"), tmp_path / "vit.safetensors")
+    save_state(ViT("test"), tmp_path / "vit.safetensors")
     band = (Modality.LWIR,)
     held_out = write_scenes(tmp_path / "val", 8, (80, 64), 900_000, band, ())
     plain = Setup(tmp_path / "out", teacher=tmp_path / "vit.safetensors", device="cpu")

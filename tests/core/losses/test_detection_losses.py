@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from spectradino_core.losses.detection import focal_loss, giou_loss
+from spectradino_core.losses.perception import focal_loss, giou_loss
 
 
 def test_focal_loss_by_hand():

@@ -17,8 +17,8 @@ from spectradino_core.models.checkpoints import (
     load_dinov2,
     load_spectradino,
     read_dinov2,
-    save_dinov2,
     save_spectradino,
+    save_state,
 )
 from spectradino_core.models.encoders import PlainEncoder
 from spectradino_core.models.perception_checkpoint import backbone_config, load_network
@@ -176,7 +176,7 @@ def test_official_layout_loads(config: ViTConfig, prefix: str, tmp_path: Path) -
 
 def test_own_file_loads(tmp_path: Path) -> None:
     vit, loaded = ViT(SMALL), ViT(SMALL)
-    save_dinov2(vit, tmp_path / "teacher.safetensors")
+    save_state(vit, tmp_path / "teacher.safetensors")
     load_dinov2(loaded, tmp_path / "teacher.safetensors")
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in vit.state_dict().items())
 
@@ -192,7 +192,7 @@ def test_other_positions_and_families_are_rejected(tmp_path: Path) -> None:
         CheckpointError, match=r"holds a DINOv3 ViT-Small.*rotary positions.*the model is a ViT-Test/14"
     ):
         load_dinov2(ViT("test"), tmp_path / "v3.safetensors")
-    save_dinov2(ViT("test"), tmp_path / "v2.safetensors")
+    save_state(ViT("test"), tmp_path / "v2.safetensors")
     with pytest.raises(CheckpointError, match=r"holds a ViT-Test/14.*the model is a DINOv3"):
         load_dinov2(vit, tmp_path / "v2.safetensors")
     library_model(SMALL).save_pretrained(tmp_path / "folder")
@@ -210,7 +210,7 @@ def test_rgb_path_with_zeroed_adapters_equals_dinov3() -> None:
     randomise(plain)
     model.vit.load_state_dict(plain.state_dict())
     for adapter in model.adapters:
-        adapter.zero_output()
+        torch.nn.init.zeros_(adapter.up)
     x = torch.randn(2, 3, 32, 80)
     with torch.no_grad():
         ours, theirs = model({Modality.RGB: x}, taps=(0, 1))[Modality.RGB], plain(x, taps=(0, 1))

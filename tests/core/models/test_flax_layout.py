@@ -21,8 +21,8 @@ from spectradino_core.models.checkpoints import (
     load_dinov2,
     load_spectradino,
     read_dinov2,
-    save_dinov2,
     save_spectradino,
+    save_state,
 )
 from spectradino_core.models.perception_checkpoint import backbone_config, load_network
 from spectradino_core.training import stages
@@ -134,7 +134,7 @@ def test_saved_files_keep_the_network(tmp_path: Path) -> None:
     source = write(tmp_path / "omnivorous.safetensors", weights())
     vit, x = ViT(CONFIG), torch.randn(1, 3, 56, 42)
     assert load_dinov2(vit, source) == "Flax"
-    save_dinov2(vit, tmp_path / "vit.safetensors")
+    save_state(vit, tmp_path / "vit.safetensors")
     assert backbone_config(tmp_path / "vit.safetensors") == CONFIG
     again = load_network(tmp_path / "vit.safetensors")
     assert torch.equal(again(x).patches, vit(x).patches)

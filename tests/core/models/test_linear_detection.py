@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spectradino_core.models.detection import PRIOR, decode
-from spectradino_core.models.linear_detection import LinearDetectionHead
+from spectradino_core.models.detection import PRIOR, LinearDetectionHead, decode
 
 
 def test_equals_linear_map_of_each_token():

@@ -28,7 +28,7 @@ class TwoStreams(nn.Module):
 
     def forward(self, rgb: Tensor, lwir: Tensor) -> tuple[Tensor, ...]:
         out = self.model({RGB: rgb, LWIR: lwir}, taps=self.model.config.taps)
-        return tuple(tensor for f in out.values() for tensor in (f.cls, f.as_map(), *f.tapped))
+        return tuple(tensor for f in out.values() for tensor in (f.cls, f.patches, *f.tapped))
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ def test_rgb_path_with_zeroed_adapters_equals_dinov2(size: tuple[int, int]) -> N
     model, plain = SpectraDINO("test").eval(), ViT("test").eval()
     plain.load_state_dict(model.vit.state_dict())
     for adapter in model.adapters:
-        adapter.zero_output()
+        torch.nn.init.zeros_(adapter.up)
     x = torch.randn(2, 3, *size)
     with torch.no_grad():
         ours, theirs = model({RGB: x}, taps=(0, 1))[RGB], plain(x, taps=(0, 1))

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from spectradino_core.models.pooling import adaptive_average
 from spectradino_core.models.pyramid import LEVELS
-from spectradino_core.models.segmentation import POOLS, UPerNet
+from spectradino_core.models.segmentation import POOLS, UPerNet, adaptive_average
 
 
 @pytest.mark.parametrize("size", [(18, 23), (5, 6), (1, 1), (3, 2), (12, 7)])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from spectradino_core.models import TAPS, VARIANTS, ViT, ViTConfig
+from spectradino_core.models import VARIANTS, ViT, ViTConfig
 from spectradino_core.models.checkpoints import load_dinov2
 from spectradino_core.models.vit import interpolate_pos_embed
 
@@ -168,7 +168,7 @@ def test_frozen_grid_keeps_features_and_rejects_other_sizes() -> None:
         assert set(model.state_dict()) == keys
         with pytest.raises(ValueError, match=r"frozen to a grid of \(3, 4\)"):
             model(torch.randn(1, 3, 56, 56))
-        model.thaw_grid()
+        model.freeze_grid(4, 4)
         model(torch.randn(1, 3, 56, 56))
 
 
@@ -176,10 +176,11 @@ def test_frozen_grid_keeps_features_and_rejects_other_sizes() -> None:
 
 
 def test_default_taps_match_paper() -> None:
-    assert TAPS["s"] == TAPS["b"] == (2, 5, 8, 11)
-    assert TAPS["l"] == (5, 11, 17, 23)
-    assert TAPS["g"] == (9, 19, 29, 39)
-    assert TAPS["tiny"] == (1, 2, 4, 5)
+    taps = {name: config.taps for name, config in VARIANTS.items()}
+    assert taps["s"] == taps["b"] == (2, 5, 8, 11)
+    assert taps["l"] == (5, 11, 17, 23)
+    assert taps["g"] == (9, 19, 29, 39)
+    assert taps["tiny"] == (1, 2, 4, 5)
 
 
 def test_taps_are_normalised_and_in_requested_order() -> None:
@@ -193,14 +194,6 @@ def test_taps_are_normalised_and_in_requested_order() -> None:
     assert torch.equal(out.tapped[0], out.patches)
     assert torch.equal(out.tapped[1], first)
     assert grid == out.grid == (2, 3)
-
-
-def test_feature_map_keeps_rows_and_columns() -> None:
-    model = ViT("test").eval()
-    with torch.no_grad():
-        out = model(torch.randn(1, 3, 28, 42))
-    assert out.as_map().shape == (1, 48, 2, 3)
-    assert torch.equal(out.as_map()[0, :, 1, 2], out.patches[0, 1 * 3 + 2])
 
 
 def test_swiglu_has_official_shapes() -> None:

@@ -87,7 +87,7 @@ def stop_at(options: argparse.Namespace) -> None:
 
     def accident(self, step, batch, losses) -> None:
         after(self, step, batch, losses)
-        if self._recipe.stage == options.die_in and step + 1 == options.die_at:
+        if self.recipe.stage == options.die_in and step + 1 == options.die_at:
             os.kill(os.getpid(), signal.SIGKILL)
         if step + 1 == options.disk_full_at:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then writing fails as it does on a full disk

@@ -12,7 +12,7 @@ import torch
 from spectradino_core.data.scene_sets import held_out_seeds, scene_sample
 from spectradino_core.export.onnx_model import TOLERANCE, measure_parity
 from spectradino_core.export.torch_engine import TorchEngine
-from spectradino_core.losses.segmentation import IGNORE
+from spectradino_core.losses.perception import IGNORE
 from spectradino_core.modality import Modality
 from spectradino_core.models.checkpoints import CheckpointError
 from spectradino_core.models.perception import Architecture, Perception, perception_roles
@@ -23,7 +23,7 @@ from spectradino_core.runtime.parity import Difference
 from spectradino_core.scenes import BOX_CLASSES
 from spectradino_core.thermal import ThermalContract
 from spectradino_core.training.batches import BatchStream, LabelledBatch, make_batch
-from spectradino_core.training.finetune import TrainingData, finetune, perception_loss
+from spectradino_core.training.finetune import TrainingData, anchor_points, finetune, perception_loss
 from spectradino_core.training.recipes import DATA_TERMS, RECIPES, smoke
 
 SIZE = (168, 140)
@@ -34,7 +34,7 @@ BOTH = np.ones(2, bool)
 def batch() -> LabelledBatch:
     samples = [(scene_sample(seed, Modality.LWIR, (200, 160)), BOTH) for seed in range(4)]
     samples[3][0].boxes = samples[3][0].labels = samples[3][0].mask = None
-    return make_batch(samples, Modality.LWIR, SIZE, ThermalContract()).to("cpu")
+    return make_batch(samples, Modality.LWIR, SIZE, ThermalContract(), anchor_points(smoke())).to("cpu")
 
 
 def tiny_model() -> Perception:

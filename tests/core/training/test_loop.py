@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import nn
 
+from spectradino_core.training.checkpoints import resume_step
 from spectradino_core.training.loop import (
     LoopOptions,
     LossWatch,
     NonFiniteLossError,
     learning_rate,
-    resume_step,
     train,
 )
 from spectradino_core.training.train_logger import read_log
@@ -123,7 +123,7 @@ def test_automatic_precision_is_bf16_only_where_the_processor_has_it(tmp_path, m
 def test_large_blocks_are_reused_after_they_were_freed():
     program = (
         "import resource, numpy, sys\n"
-        "from spectradino_core.training.memory import keep_freed_memory\n"
+        "from spectradino_core.training.finetune import keep_freed_memory\n"
         "kept = sys.argv[1] == 'keep' and keep_freed_memory()\n"
         "numpy.ones(1 << 22)\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spectradino_core.training.means import RecentMeans
+from spectradino_core.training.train_logger import RecentMeans
 
 BANDS = ("nir", "swir", "lwir")
 

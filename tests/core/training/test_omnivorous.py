@@ -21,14 +21,15 @@ from spectradino_core.models.spectradino import SpectraDINO
 from spectradino_core.models.vit import VARIANTS, ViT
 from spectradino_core.training.checkpoints import ResumeError
 from spectradino_core.training.omnivorous import (
+    OmnivorousOptions,
     OmnivorousStudent,
     OmnivorousTask,
     encoder_inputs,
     frozen_blocks,
     omnivorous_recipe,
+    pretrain_omnivorous,
     trainable,
 )
-from spectradino_core.training.pretrain_omnivorous import OmnivorousOptions, pretrain_omnivorous
 from tests.core.training.patterns import on_cpu
 
 RECIPE = omnivorous_recipe("test")

@@ -13,7 +13,7 @@ from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.data.sources import fingerprint, refuse_overlap
 from spectradino_core.training.checkpoints import ResumeError
 from spectradino_core.training.pretrain import PretrainOptions, pretrain
-from spectradino_core.training.run_record import resumed_record, write_record
+from spectradino_core.training.runs import resumed_record, write_record
 from spectradino_core.training.stages import stage_recipe
 from tests.core.training.patterns import CALM, Patterns
 

@@ -33,7 +33,7 @@ def student_of(teacher: Teacher, recipe: StageRecipe, parts: int = 1, temperatur
 
 
 def task_of(teacher: Teacher, recipe: StageRecipe, queue: TeacherQueue | None = None, epoch: int = 3) -> PretrainTask:
-    return PretrainTask(recipe, lambda batch: teacher(batch.rgb), queue, seed=0, first=0, epoch=epoch)
+    return PretrainTask(recipe, lambda batch: teacher(batch.rgb), queue, seed=0, step=0, epoch=epoch)
 
 
 def filled(teacher: Teacher, batch: PretrainBatch | None = None) -> TeacherQueue:
@@ -44,7 +44,8 @@ def filled(teacher: Teacher, batch: PretrainBatch | None = None) -> TeacherQueue
 
 def test_a_fresh_student_sees_rgb_as_its_teacher_does(teacher):
     student = student_of(teacher, stage_recipe("test", 1))
-    student.backbone.adapters.apply(lambda m: m.zero_output() if hasattr(m, "zero_output") else None)
+    for adapter in student.backbone.adapters:
+        torch.nn.init.zeros_(adapter.up)
     batch = random_batch()
     with torch.no_grad():
         out = student(batch.rgb, {batch.band: batch.infrared}, torch.arange(16))

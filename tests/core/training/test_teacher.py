@@ -103,7 +103,12 @@ def test_a_stage_one_step_from_an_official_vit_s(tmp_path):
         [Patterns(4)],
         [],
         PretrainOptions(
-            tmp_path / "run", tmp_path / "dinov2_vits14_pretrain.pth", steps=1, device="cpu", amp="fp32", workers=0
+            tmp_path / "run",
+            teacher=tmp_path / "dinov2_vits14_pretrain.pth",
+            steps=1,
+            device="cpu",
+            amp="fp32",
+            workers=0,
         ),
     )
     student = load_spectradino(path)

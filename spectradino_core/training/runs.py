@@ -1,20 +1,25 @@
-"""`recipe.json`: everything that decides the result of a pretraining run, compared when the run resumes."""
+"""What the pretraining runs of both systems share: options, `recipe.json`, and the record of every step."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from spectradino_core import __version__
+from spectradino_core.data.sampling import AdaptiveBands, BandSampling, RoundRobin
+from spectradino_core.data.views import ViewOptions
 from spectradino_core.files import parse_json, written_atomically
-from spectradino_core.training.checkpoints import ResumeError
-
-__all__ = ["resumed_record", "versions", "write_record"]
+from spectradino_core.training.checkpoints import ResumeError, Stateful
+from spectradino_core.training.distributed import DistEnv, mean_over_processes
+from spectradino_core.training.loop import LoopOptions
+from spectradino_core.training.train_logger import RecentMeans
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +48,80 @@ _FREE = ("processes", "spectradino", "torch")
 """Recorded if they change, but not refused."""
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of this package and of PyTorch."""
-    return {"spectradino": __version__, "torch": torch.__version__}
+@dataclass(frozen=True)
+class RunOptions:
+    """Options of a pretraining run that are not part of its recipe; none is from the paper.
+
+    Attributes:
+        folder: folder of the run.
+        start: weights to start from, see the run.
+        steps: optimiser steps, of each stage; None: the recipe's.
+        device: "auto", "cpu" or "cuda".
+        amp: "bf16", "fp16" or "fp32".
+        workers: data loading processes per training process.
+        views: how views are drawn.
+        adaptive: choose bands or groups by their loss instead of round robin. Ours.
+        max_damaged: maximum fraction of items that may be unreadable.
+        seed: seed of weights, views, blending and sampled positions.
+        checkpoint_every: steps between checkpoints; None: one epoch.
+        log_every: steps between log rows, which hold the mean losses since the previous row.
+        keep: number of checkpoints to keep.
+        tensorboard: also log to TensorBoard.
+        override: names of options that may differ from those with which a run that resumes was started.
+    """
+
+    folder: Path
+    start: Path | None = None
+    steps: int | None = None
+    device: str = "auto"
+    amp: str = "bf16"
+    workers: int = 2
+    views: ViewOptions = field(default_factory=ViewOptions)
+    adaptive: bool = False
+    max_damaged: float = 0.01
+    seed: int = 0
+    checkpoint_every: int | None = None
+    log_every: int = 20
+    keep: int = 2
+    tensorboard: bool = False
+    override: tuple[str, ...] = ()
+
+    def loop(self, steps: int, checkpoint_every: int, warmup: float, clip: float, ema: float = 0.0) -> LoopOptions:
+        """Return the options of the loop; `warmup` is a fraction of the steps."""
+        return LoopOptions(
+            steps, round(warmup * steps), clip=clip, ema=ema, amp=self.amp, checkpoint_every=checkpoint_every,
+            log_every=self.log_every, keep=self.keep, tensorboard=self.tensorboard,
+        )  # fmt: skip
+
+
+class StepRecorder:
+    """Choose the band or group of each step, and pass its losses to that choice and to the means of the log."""
+
+    def __init__(self, groups: Sequence[str], steps: int, options: RunOptions) -> None:
+        self._adaptive = options.adaptive
+        self.sampling: BandSampling = AdaptiveBands(groups, options.seed) if options.adaptive else RoundRobin(groups)
+        self._recent = RecentMeans(options.log_every, steps)
+        self.stateful: dict[str, Stateful] = {"sampling": self.sampling, "recent": self._recent}
+
+    def after_step(self, step: int, losses: dict[str, Tensor]) -> None:
+        group = self.sampling.select(step)[0]
+        if self._adaptive:
+            self.sampling.record(step, group, mean_over_processes({"total": losses["total"]})["total"])
+        self._recent.after_step(step, group, losses)
+
+
+def record_run(folder: Path, content: Mapping[str, Any], step: int, override: Sequence[str]) -> None:
+    """Write `recipe.json` of a run that starts, or check and update that of one that resumes; see `resumed_record`.
+
+    Args:
+        content: everything that decides the result of the run.
+    """
+    env = DistEnv.current()
+    versions = {"processes": env.world, "spectradino": __version__, "torch": torch.__version__}
+    record = resumed_record(folder, {**content, **versions}, step, override)
+    env.wait()  # all have read it
+    if env.first:
+        write_record(folder, record)
 
 
 def resumed_record(folder: Path, content: Mapping[str, Any], step: int, override: Sequence[str]) -> dict[str, Any]:
@@ -54,7 +130,7 @@ def resumed_record(folder: Path, content: Mapping[str, Any], step: int, override
     Args:
         folder: folder of the run.
         content: the record of the run as it would start now.
-        step: step from which the run resumes; 0: a new run, whose record is the content.
+        step: step from which the run resumes; 0: a new run.
         override: names of options, without dashes, that may differ from the run's.
 
     Raises:
@@ -96,7 +172,7 @@ def write_record(folder: Path, content: Mapping[str, Any]) -> None:
     """Write `recipe.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     with written_atomically(folder / "recipe.json") as scratch:
-        scratch.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        scratch.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
 
 
 def _entries(content: Mapping[str, Any]) -> dict[str, Any]:
