@@ -10,17 +10,16 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from spectradino_core.ablation.paper import PAPER, figures
-from spectradino_core.ablation.recipe import Ablation, Table
-from spectradino_core.ablation.runner import Outcome, finished
-from spectradino_core.ablation.work import Setup, cell_folder, jobs_of
+from spectradino_core.ablation.paper import DATASETS, METRICS, figures
+from spectradino_core.ablation.recipes import Ablation, Table
+from spectradino_core.ablation.work import Outcome, Setup, cell_folder, finished, jobs_of
 from spectradino_core.datasets.registry import find_benchmark
 from spectradino_core.evaluation.comparison import BASELINE, FUSED
 from spectradino_core.evaluation.figures import grouped_bars
@@ -29,12 +28,8 @@ from spectradino_core.evaluation.scorer import ALL
 from spectradino_core.evaluation.spread import Spread
 from spectradino_core.files import written_atomically
 
-__all__ = ["Results", "write_tables"]
-
-_METRICS = {"detection": ("mAP50", "mAP75", "mAP"), "segmentation": ("mAcc", "mIoU")}
-"""Columns of the paper, in its order."""
 _HEADLINE = {"detection": "mAP50", "segmentation": "mIoU"}
-_OF_PAPER = ("rasmd", "fmb")
+_SINGLE = ("RGB only", "IR only")
 
 
 @dataclass(frozen=True)
@@ -85,52 +80,48 @@ class Results:
             return ("detection", "segmentation")
         return find_benchmark(self.ablation.dataset).tasks[:1]
 
+    @property
+    def metrics(self) -> list[str]:
+        return [metric for task in self.tasks for metric in METRICS[task]]
+
+    @property
+    def pairs(self) -> dict[str, int]:
+        """Number of test pairs by subset, from the first finished cell; empty before."""
+        return next((found["pairs"] for seeds in self.cells.values() for found in seeds), {})
+
     def figure(self, cell: str, metric: str, row: str = FUSED, subset: str = ALL) -> Spread:
         return Spread.of(found["rows"].get(row, {}).get(subset, {}).get(metric) for found in self.cells[cell])
 
-    def subsets(self) -> tuple[str, ...]:
-        """Return the subsets of the test set, from the first finished cell."""
-        first = next((found for seeds in self.cells.values() for found in seeds), None)
-        return (ALL,) if first is None else tuple(first["pairs"])
+    def rows(self, table: Table) -> list[tuple[str, str]]:
+        """Return the table's rows, with the baseline appended if it is not among them."""
+        baseline = self.ablation.baseline
+        is_present = any(key == baseline for _, key in table.rows)
+        return [*table.rows, *([] if is_present else [(BASELINE, baseline)])]
 
 
 def write_tables(results: Results, folder: Path) -> None:
-    """Write `tables.md`, `tables.csv`, `table09.png` .. and `report.html`.
-
-    Raises:
-        OSError: a file could not be written.
-    """
+    """Write `tables.md`, `tables.csv`, `table09.png` .. and `report.html`."""
     for name, text in (("tables.md", _markdown(results)), ("tables.csv", _csv(results))):
         with written_atomically(folder / name) as scratch:
             scratch.write_text(text, encoding="utf-8")
     for table in results.ablation.tables:
-        figure = _bars(results, table)
-        if figure is not None:
+        if (figure := _bars(results, table)) is not None:
             with written_atomically(folder / f"table{table.number:02d}.png") as scratch:
                 figure.savefig(scratch, format="png", dpi=90, metadata={"Software": None})
     _page(results).write(folder / "report.html")
 
 
-def _rows(results: Results, table: Table) -> list[tuple[str, str]]:
-    """Return the table's rows, with the baseline appended if it is not among them."""
-    rows = list(table.rows)
-    baseline = results.ablation.baseline
-    return rows if any(key == baseline for _, key in rows) else [*rows, (BASELINE, baseline)]
-
-
 def _header_and_rows(results: Results, table: Table) -> tuple[list[str], list[list[Cell]]]:
-    tasks, dataset = results.tasks, results.ablation.dataset
-    metrics = [metric for task in tasks for metric in _METRICS[task]]
-    headlines = [_HEADLINE[task] for task in tasks]
-    night = "night" in results.subsets()
-    paper = [m for m in metrics if any(m in figures(table.number, key, dataset) for _, key in table.rows)]
+    metrics, dataset = results.metrics, results.ablation.dataset
+    headlines = [_HEADLINE[task] for task in results.tasks]
+    night = "night" in results.pairs
+    paper = _paper_metrics(table, dataset)
     header = [
-        table.title, *metrics, *(f"{m}, paper" for m in paper),
-        *(f"{m}, {row}" for m in headlines for row in ("RGB only", "IR only")),
+        table.title, *metrics, *(f"{m}, paper" for m in paper), *(f"{m}, {row}" for m in headlines for row in _SINGLE),
         *(f"{m}, night" for m in headlines if night), "trained (M)", "seeds",
     ]  # fmt: skip
     rows: list[list[Cell]] = []
-    for title, key in _rows(results, table):
+    for title, key in results.rows(table):
         found = results.cells[key]
         label = f"{title} ({results.reasons[key]})" if not found and key in results.reasons else title
         theirs = figures(table.number, key, dataset)
@@ -138,12 +129,18 @@ def _header_and_rows(results: Results, table: Table) -> tuple[list[str], list[li
             label,
             *(results.figure(key, metric).per_cent() for metric in metrics),
             *(f"{theirs[m]:.2f}" if m in theirs else "–" for m in paper),
-            *(results.figure(key, m, row).per_cent() for m in headlines for row in ("RGB only", "IR only")),
+            *(results.figure(key, m, row).per_cent() for m in headlines for row in _SINGLE),
             *(results.figure(key, m, FUSED, "night").per_cent() for m in headlines if night),
             f"{found[0]['trained_parameters'] / 1e6:.2f}" if found else "–",
             len(found),
         ])  # fmt: skip
     return header, rows
+
+
+def _paper_metrics(table: Table, dataset: str) -> list[str]:
+    """Return the metrics that the paper has in a table; empty on data that is not the paper's."""
+    known = [figures(table.number, key, dataset) for _, key in table.rows]
+    return [metric for metric in METRICS.get(DATASETS.get(dataset, ""), ()) if any(metric in row for row in known)]
 
 
 def _markdown(results: Results) -> str:
@@ -156,16 +153,13 @@ def _markdown(results: Results) -> str:
 
 
 def _notes(results: Results) -> list[str]:
-    ablation = results.ablation
-    pairs: dict[str, int] = next((found["pairs"] for seeds in results.cells.values() for found in seeds), {})
-    several = len(ablation.seeds) > 1
-    spread = f", mean ± standard deviation over {len(ablation.seeds)} seeds of fine-tuning" if several else ", one seed"
-    spread += "; pretraining ran once"
-    counts = ", ".join(f"{count} {name}" for name, count in pairs.items())
+    seeds = len(results.ablation.seeds)
+    spread = f", mean ± standard deviation over {seeds} seeds of fine-tuning" if seeds > 1 else ", one seed"
+    counts = ", ".join(f"{count} {name}" for name, count in results.pairs.items())
     return [
         *results.notes,
-        f"Fused scores in per cent{spread}. Pairs: {counts or 'none yet'}. RGB only and IR only are the same model "
-        "without the other frame.",
+        f"Fused scores in per cent{spread}; pretraining ran once. Pairs: {counts or 'none yet'}. RGB only and IR only "
+        "are the same model without the other frame.",
         f"The last row of each table, or Table 10's first, is the baseline: {BASELINE}, the same head.",
         f"CPU time of all jobs: {results.minutes:.1f} minutes.",
     ]
@@ -176,20 +170,22 @@ def _csv(results: Results) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["table", "row", "cell", "set", "subset", "streams", "metric", "mean", "std", "seeds", "paper"])
-    metrics = [metric for task in results.tasks for metric in _METRICS[task]]
-    for table in results.ablation.tables:
-        for title, key in _rows(results, table):
-            for subset in results.subsets():
-                for streams in (FUSED, "RGB only", "IR only"):
-                    for metric in metrics:
-                        spread = results.figure(key, metric, streams, subset)
-                        theirs = figures(table.number, key, results.ablation.dataset).get(metric)
-                        reported = theirs if streams == FUSED and subset == ALL else None
-                        writer.writerow([
-                            table.number, title, key, results.ablation.dataset, subset, streams, metric,
-                            _number(spread.mean), _number(spread.std), len(results.cells[key]),
-                            "" if reported is None else f"{reported / 100:.4f}",
-                        ])  # fmt: skip
+    dataset = results.ablation.dataset
+    rows = ((table.number, *row) for table in results.ablation.tables for row in results.rows(table))
+    columns = [
+        (subset, streams, metric)
+        for subset in results.pairs or (ALL,)
+        for streams in (FUSED, *_SINGLE)
+        for metric in results.metrics
+    ]
+    for number, title, key in rows:
+        for subset, streams, metric in columns:
+            spread = results.figure(key, metric, streams, subset)
+            theirs = figures(number, key, dataset).get(metric) if (streams, subset) == (FUSED, ALL) else None
+            writer.writerow([
+                number, title, key, dataset, subset, streams, metric, _number(spread.mean), _number(spread.std),
+                len(results.cells[key]), "" if theirs is None else f"{theirs / 100:.4f}",
+            ])  # fmt: skip
     return text.getvalue()
 
 
@@ -199,49 +195,46 @@ def _number(value: float) -> str:
 
 def _bars(results: Results, table: Table) -> Figure | None:
     """Plot a table's headline metrics, ours and, on the paper's data sets, the paper's; None without results."""
-    rows = [(title, key) for title, key in _rows(results, table) if results.cells[key]]
+    rows = [(title, key) for title, key in results.rows(table) if results.cells[key]]
     if not rows:
         return None
-    values = {_HEADLINE[task]: [results.figure(key, _HEADLINE[task]) for _, key in rows] for task in results.tasks}
-    for task in results.tasks:
-        theirs = [figures(table.number, key, results.ablation.dataset).get(_HEADLINE[task]) for _, key in rows]
+    headlines = [_HEADLINE[task] for task in results.tasks]
+    values = {metric: [results.figure(key, metric) for _, key in rows] for metric in headlines}
+    for metric in headlines:
+        theirs = [figures(table.number, key, results.ablation.dataset).get(metric) for _, key in rows]
         if any(value is not None for value in theirs):
-            values[f"{_HEADLINE[task]}, paper"] = [Spread.of([None if v is None else v / 100]) for v in theirs]
+            values[f"{metric}, paper"] = [Spread.of([None if v is None else v / 100]) for v in theirs]
     figure = grouped_bars([title for title, _ in rows], values, "per cent")
     figure.suptitle(f"Table {table.number}: {table.title}", fontsize=11)
     return figure
 
 
 def _page(results: Results) -> Page:
-    ablation = results.ablation
-    page = Page(ablation.title)
+    page = Page(results.ablation.title)
     for note in _notes(results):
         page.text(note, soft=True)
     page.code(results.command)
-    for table in ablation.tables:
+    for table in results.ablation.tables:
         page.heading(f"Table {table.number}: {table.title}")
         header, rows = _header_and_rows(results, table)
-        strong = [index for index, (_, key) in enumerate(table.rows) if key == "base"]
-        page.table(header, rows, strong=strong)
+        page.table(header, rows, strong=[index for index, (_, key) in enumerate(table.rows) if key == "base"])
         for note in table.notes:
             page.text(note, soft=True)
         if (bars := _bars(results, table)) is not None:
             page.figure(bars, f"Table {table.number}: fused, mean over seeds")
-        if ablation.dataset not in _OF_PAPER:
+        if results.ablation.dataset not in DATASETS:
             _add_paper_tables(page, table)
     return page
 
 
 def _add_paper_tables(page: Page, table: Table) -> None:
     """Add the paper's rows as separate tables, because ours are on other data and not comparable."""
-    for dataset in _OF_PAPER:
-        known = PAPER[table.number]
-        metrics = list(dict.fromkeys(m for key in known for m in known[key].get(dataset, {})))
-        if metrics:
-            rows: Sequence[Sequence[Cell]] = [
+    for dataset in DATASETS:
+        if metrics := _paper_metrics(table, dataset):
+            rows = [
                 [title, *(f"{figures(table.number, key, dataset)[m]:.2f}" for m in metrics)]
                 for title, key in table.rows
-            ]
+            ]  # fmt: skip
             with page.details(
                 f"The paper's Table {table.number} on {dataset.upper()}, Base: other data, other weights"
             ):

@@ -8,80 +8,39 @@ add the losses in the order of the method section.
 
 from __future__ import annotations
 
-__all__ = ["PAPER", "figures"]
+METRICS = {"detection": ("mAP50", "mAP75", "mAP"), "segmentation": ("mAcc", "mIoU")}
+"""Columns of the paper by task, in its order."""
+DATASETS = {"rasmd": "detection", "fmb": "segmentation"}
+"""Task of the paper's data sets."""
 
-Figures = dict[str, float]
+_ROWS: tuple[tuple[int, str, tuple[float | None, ...], tuple[float, ...]], ...] = (
+    (9, "linear", (47.35, None, 25.64), (65.52, 58.93)),
+    (9, "base", (73.14, None, 49.35), (72.71, 64.73)),
+    (10, "no_adapters", (47.35, 23.34, 25.64), ()),
+    (10, "adapters", (68.66, 40.89, 39.29), ()),
+    (10, "base", (73.12, 44.41, 43.28), ()),
+    (10, "full", (69.34, 39.90, 40.29), ()),
+    (11, "head", (38.61, 21.79, 22.33), (58.70, 49.87)),
+    (11, "adapters", (68.66, 40.89, 39.54), (69.60, 59.07)),
+    (11, "base", (73.12, 44.43, 43.24), (72.71, 64.72)),
+    (11, "full", (69.02, 39.90, 40.29), (67.83, 57.92)),
+    (12, "loss_distillation", (64.73, 34.21, 37.61), (65.25, 58.91)),
+    (12, "loss_contrastive", (69.27, 38.49, 37.68), (67.34, 60.83)),
+    (12, "loss_patch", (70.89, 39.89, 40.17), (71.83, 63.70)),
+    (12, "base", (73.12, 44.43, 43.24), (72.71, 64.72)),
+    (13, "stage1", (61.04, 34.51, 35.09), (67.61, 60.84)),
+    (13, "stage2", (63.16, 33.83, 35.09), (66.79, 66.79)),
+    (13, "base", (73.12, 44.43, 43.24), (72.71, 64.72)),
+    (14, "base", (73.12, 44.43, 43.24), ()),
+    (14, "cross_attention", (74.01, 45.29, 44.26), ()),
+    (14, "gated", (71.21, 39.98, 39.08), ()),
+)
+"""Table, cell (see `recipes.py`), and the results on RASMD and FMB; none in Tables 10 and 14 on FMB."""
 
-PAPER: dict[int, dict[str, dict[str, Figures]]] = {
-    9: {
-        "linear": {"rasmd": {"mAP50": 47.35, "mAP": 25.64}, "fmb": {"mAcc": 65.52, "mIoU": 58.93}},
-        "base": {"rasmd": {"mAP50": 73.14, "mAP": 49.35}, "fmb": {"mAcc": 72.71, "mIoU": 64.73}},
-    },
-    10: {
-        "no_adapters": {"rasmd": {"mAP50": 47.35, "mAP75": 23.34, "mAP": 25.64}},
-        "adapters": {"rasmd": {"mAP50": 68.66, "mAP75": 40.89, "mAP": 39.29}},
-        "base": {"rasmd": {"mAP50": 73.12, "mAP75": 44.41, "mAP": 43.28}},
-        "full": {"rasmd": {"mAP50": 69.34, "mAP75": 39.90, "mAP": 40.29}},
-    },
-    11: {
-        "head": {
-            "rasmd": {"mAP50": 38.61, "mAP75": 21.79, "mAP": 22.33},
-            "fmb": {"mAcc": 58.70, "mIoU": 49.87},
-        },
-        "adapters": {
-            "rasmd": {"mAP50": 68.66, "mAP75": 40.89, "mAP": 39.54},
-            "fmb": {"mAcc": 69.60, "mIoU": 59.07},
-        },
-        "base": {
-            "rasmd": {"mAP50": 73.12, "mAP75": 44.43, "mAP": 43.24},
-            "fmb": {"mAcc": 72.71, "mIoU": 64.72},
-        },
-        "full": {
-            "rasmd": {"mAP50": 69.02, "mAP75": 39.90, "mAP": 40.29},
-            "fmb": {"mAcc": 67.83, "mIoU": 57.92},
-        },
-    },
-    12: {
-        "loss_distillation": {
-            "rasmd": {"mAP50": 64.73, "mAP75": 34.21, "mAP": 37.61},
-            "fmb": {"mAcc": 65.25, "mIoU": 58.91},
-        },
-        "loss_contrastive": {
-            "rasmd": {"mAP50": 69.27, "mAP75": 38.49, "mAP": 37.68},
-            "fmb": {"mAcc": 67.34, "mIoU": 60.83},
-        },
-        "loss_patch": {
-            "rasmd": {"mAP50": 70.89, "mAP75": 39.89, "mAP": 40.17},
-            "fmb": {"mAcc": 71.83, "mIoU": 63.70},
-        },
-        "base": {
-            "rasmd": {"mAP50": 73.12, "mAP75": 44.43, "mAP": 43.24},
-            "fmb": {"mAcc": 72.71, "mIoU": 64.72},
-        },
-    },
-    13: {
-        "stage1": {
-            "rasmd": {"mAP50": 61.04, "mAP75": 34.51, "mAP": 35.09},
-            "fmb": {"mAcc": 67.61, "mIoU": 60.84},
-        },
-        "stage2": {
-            "rasmd": {"mAP50": 63.16, "mAP75": 33.83, "mAP": 35.09},
-            "fmb": {"mAcc": 66.79, "mIoU": 66.79},
-        },
-        "base": {
-            "rasmd": {"mAP50": 73.12, "mAP75": 44.43, "mAP": 43.24},
-            "fmb": {"mAcc": 72.71, "mIoU": 64.72},
-        },
-    },
-    14: {
-        "base": {"rasmd": {"mAP50": 73.12, "mAP75": 44.43, "mAP": 43.24}},
-        "cross_attention": {"rasmd": {"mAP50": 74.01, "mAP75": 45.29, "mAP": 44.26}},
-        "gated": {"rasmd": {"mAP50": 71.21, "mAP75": 39.98, "mAP": 39.08}},
-    },
-}
-"""Results by table, cell (see `matrix.py`) and data set."""
+CELLS = {(table, cell): {"rasmd": rasmd, "fmb": fmb} for table, cell, rasmd, fmb in _ROWS}
 
 
-def figures(table: int, cell: str, dataset: str) -> Figures:
+def figures(table: int, cell: str, dataset: str) -> dict[str, float]:
     """Return the paper's results in a row of a table for a data set; empty if it has none."""
-    return PAPER.get(table, {}).get(cell, {}).get(dataset, {})
+    values = CELLS.get((table, cell), {}).get(dataset, ())
+    return {metric: v for metric, v in zip(METRICS[DATASETS[dataset]], values) if v is not None} if values else {}

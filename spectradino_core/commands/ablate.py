@@ -7,13 +7,11 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from spectradino_core.options import TRAINING_DEVICES, add_former, add_option, refuse
-
-__all__ = ["add"]
+from spectradino_core.commands.shared_options import option, require_at_least
+from spectradino_core.options import TRAINING_DEVICES, refuse
 
 
 def add(commands: Any) -> None:
-    """Add the command to `commands`, the result of `ArgumentParser.add_subparsers`."""
     command = commands.add_parser(
         "ablate",
         help="run the ablations of the paper's Tables 9 to 14: heads, modules, losses, stages and fusions",
@@ -26,29 +24,23 @@ def add(commands: Any) -> None:
         "--data-root /data --val-manifest RASMD_val.jsonl --teacher dinov2_vitb14_pretrain.pth "
         "--out runs/ablation_rasmd\n",
     )
-    recipe = add_option(command, "--recipe", listed=_recipes, required=True)
-    add_option(
-        command, "--out", " folder; resumed if it exists, refused if another recipe or other data made it",
-        required=True, metavar="DIR",
-    )  # fmt: skip
-    command.add_argument("--tables", type=int, nargs="+", metavar="N", help="from 9 to 14 (default: all in the recipe)")
-    seed = add_option(command, "--seed", " or seeds of fine-tuning (default: the recipe's)", nargs="+")
+    option(command, "--recipe", former="recipe", listed=_recipes, required=True)
+    out = " folder; resumed if it exists, refused if another recipe or other data made it"
+    option(command, "--out", out, required=True, metavar="DIR")
+    option(command, "--tables", "from 9 to 14 (default: all in the recipe)", type=int, nargs="+", metavar="N")
+    option(command, "--seed", " or seeds of fine-tuning (default: the recipe's)", former="--seeds", nargs="+")
     data = command.add_argument_group("data of the paper's recipes")
-    folder = add_option(data, "--data", ": where the published data set was extracted to")
-    manifest = add_option(data, "--manifest", ", for pretraining", nargs="+")
-    base = add_option(data, "--data-root", ", to which the manifests' paths are relative (default: the manifest's own)")
-    add_option(data, "--val-manifest", ", which choose Stage I's best backbone (default: its last one)", nargs="+")
-    add_option(data, "--teacher")
+    option(data, "--data", ": where the published data set was extracted to", former="--root")
+    option(data, "--manifest", ", for pretraining", former="--pairs", nargs="+")
+    base = ", to which the manifests' paths are relative (default: the manifest's own)"
+    option(data, "--data-root", base, former="--pairs-root")
+    option(data, "--val-manifest", ", which choose Stage I's best backbone (default: its last one)", nargs="+")
+    option(data, "--teacher")
     machine = command.add_argument_group("machine")
-    add_option(machine, "--jobs", " (default: %(default)s)", default=1)
-    add_option(machine, "--threads", " per job (default: processors divided by jobs)")
-    add_option(machine, "--workers", " per job (default: %(default)s)", default=0)
-    add_option(machine, "--device", " (default: %(default)s)", default="auto", choices=TRAINING_DEVICES)
-    add_former(command, recipe, "recipe")
-    add_former(command, seed, "--seeds")
-    add_former(data, folder, "--root")
-    add_former(data, manifest, "--pairs")
-    add_former(data, base, "--pairs-root")
+    option(machine, "--jobs", " (default: %(default)s)", default=1)
+    option(machine, "--threads", " per job (default: processors divided by jobs)")
+    option(machine, "--workers", " per job (default: %(default)s)", default=0)
+    option(machine, "--device", " (default: %(default)s)", default="auto", choices=TRAINING_DEVICES)
     command.set_defaults(run=_run)
 
 
@@ -64,18 +56,14 @@ def _run(options: argparse.Namespace) -> int:
 
     from spectradino_core.ablation.layout import Results, write_tables
     from spectradino_core.ablation.recipes import find_ablation
-    from spectradino_core.ablation.runner import run
-    from spectradino_core.ablation.work import Setup
+    from spectradino_core.ablation.work import Setup, run
 
     ablation = find_ablation(options.recipe)
-    if options.jobs < 1 or options.workers < 0 or (options.threads is not None and options.threads < 1):
-        raise ValueError("--jobs and --threads must be at least 1, --workers at least 0")
+    require_at_least(options, "jobs threads")
+    require_at_least(options, "workers", 0)
     if ablation.scenes is not None:
-        refuse(
-            options,
-            "data manifest data-root val-manifest",
-            f"has no effect on recipe {ablation.name}, which renders its data",
-        )
+        why = f"has no effect on recipe {ablation.name}, which renders its data"
+        refuse(options, "data manifest data-root val-manifest", why)
     elif options.manifest is None:
         refuse(options, "data-root", "has no effect without --manifest")
     if options.tables:

@@ -8,12 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from spectradino_core.commands.bag_options import add_clock, add_topics
-from spectradino_core.commands.node_parameters import add_parameters, settings_of
-from spectradino_core.options import add_former, add_option, names, refuse
+from spectradino_core.commands.shared_options import add_clock, add_parameters, add_topics, option, settings_of
+from spectradino_core.options import names, refuse
 from spectradino_core.text import log_line
-
-__all__ = ["add"]
 
 _EXAMPLES = """examples:
   spectradino bag evaluate drive --model models/lwir_box.onnx --labels drive.json --out report
@@ -30,7 +27,6 @@ The exit status is 1 if any bag failed, e.g. because no image can be read; the r
 
 
 def add(commands: Any) -> None:
-    """Add the command to `commands`, the result of `add_subparsers` of `spectradino bag`."""
     command = commands.add_parser(
         "evaluate",
         help="score a model on bags with the node's own pairing and pipeline; writes an HTML report",
@@ -42,49 +38,33 @@ def add(commands: Any) -> None:
     command.add_argument(
         "bags", nargs="+", type=Path, metavar="BAG", help="rosbag2 folders, .mcap or .db3 files, folders of them, .txt"
     )
-    add_option(command, "--model", " (.onnx)", required=True)
-    add_option(command, "--out", " folder (default: %(default)s)", default=Path("report"), metavar="DIR")
+    option(command, "--model", " (.onnx)", required=True)
+    option(command, "--out", " folder (default: %(default)s)", default=Path("report"), metavar="DIR")
     add_topics(command)
     add_clock(command)
     labels = command.add_argument_group("labels")
-    labels.add_argument(
-        "--labels", type=Path, metavar="JSON",
-        help="COCO file with stamps, or a folder with one BAG.json or BAG.coco.json per bag",
+    text = "COCO file with stamps, or a folder with one BAG.json or BAG.coco.json per bag"
+    option(labels, "--labels", text, type=Path, metavar="JSON")
+    text = "Detection2DArray topic of the bag (default: that of 'bag make', if present; \"\": none)"
+    option(labels, "--label-topic", text, former="--gt-topic", metavar="T")
+    text = "mask topic of the bag (mono8, 255 unlabelled; default likewise)"
+    option(labels, "--label-mask-topic", text, former="--gt-mask-topic", metavar="T")
+    text = "classes of the mask's values, in order"
+    option(labels, "--label-mask-classes", text, former="--gt-mask-classes", type=names, default=(), metavar="A,B")
+    text = "maximum difference of a label's stamp from its RGB frame's (default: %(default)s)"
+    option(labels, "--stamp-tolerance-ms", text, type=float, default=1.0, metavar="MS")
+    option(
+        command, "--sweep", "scores under degradation: dropout (of either camera; dropout_rgb, dropout_ir), offset "
+        "(IR stamps late, ms), shift (IR image too far right, px), ir_rate (IR frames per second that remain)",
+        action="append", default=[], metavar="NAME=V,V,..",
     )  # fmt: skip
-    topic = labels.add_argument(
-        "--label-topic", metavar="T",
-        help='Detection2DArray topic of the bag (default: that of \'bag make\', if present; "": none)',
-    )  # fmt: skip
-    mask_topic = labels.add_argument(
-        "--label-mask-topic", metavar="T", help="mask topic of the bag (mono8, 255 unlabelled; default likewise)"
-    )
-    mask_classes = labels.add_argument(
-        "--label-mask-classes", type=names, default=(), metavar="A,B", help="classes of the mask's values, in order"
-    )
-    add_former(labels, topic, "--gt-topic")
-    add_former(labels, mask_topic, "--gt-mask-topic")
-    add_former(labels, mask_classes, "--gt-mask-classes")
-    labels.add_argument(
-        "--stamp-tolerance-ms", type=float, default=1.0, metavar="MS",
-        help="maximum difference of a label's stamp from its RGB frame's (default: %(default)s)",
-    )  # fmt: skip
-    command.add_argument(
-        "--sweep", action="append", default=[], metavar="NAME=V,V,..",
-        help="scores under degradation: dropout (of either camera; dropout_rgb, dropout_ir), offset (IR stamps late, "
-        "ms), shift (IR image too far right, px), ir_rate (IR frames per second that remain)",
-    )  # fmt: skip
-    add_option(command, "--seed", " of dropped frames of a sweep (default: 0)")
-    add_option(command, "--jobs", " (default: %(default)s)", default=1)
-    executor = command.add_argument(
-        "--executor", default="processes", choices=("processes", "ray"),
-        help="run jobs as local processes, or on a Ray cluster (RAY_ADDRESS) that sees the same folders",
-    )  # fmt: skip
-    overwrite = add_option(command, "--overwrite", ": recompute finished results")
-    draw = add_option(command, "--draw", ", the worst of each bag (default: %(default)s)", default=8)
-    add_former(command, executor, "--engine")
-    add_former(command, overwrite, "--fresh")
-    add_former(command, draw, "--pictures")
-    command.add_argument("--save-masks", action="store_true", help="write each mask as PNG below the output folder")
+    option(command, "--seed", " of dropped frames of a sweep (default: 0)")
+    option(command, "--jobs", " (default: %(default)s)", default=1)
+    text = "run jobs as local processes, or on a Ray cluster (RAY_ADDRESS) that sees the same folders"
+    option(command, "--executor", text, former="--engine", default="processes", choices=("processes", "ray"))
+    option(command, "--overwrite", ": recompute finished results", former="--fresh")
+    option(command, "--draw", ", the worst of each bag (default: %(default)s)", former="--pictures", default=8)
+    option(command, "--save-masks", "write each mask as PNG below the output folder", action="store_true")
     add_parameters(command, without=("class_id_as",))
     command.set_defaults(run=_run)
 

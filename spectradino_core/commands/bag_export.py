@@ -7,11 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spectradino_core.commands.bag_options import add_clock, add_topics
-from spectradino_core.commands.node_parameters import add_parameters, settings_of
-from spectradino_core.options import add_option, refuse
-
-__all__ = ["add"]
+from spectradino_core.commands.shared_options import add_clock, add_parameters, add_topics, given, option, settings_of
+from spectradino_core.options import refuse
 
 _EXAMPLES = """examples:
   spectradino bag export drive.mcap --model models/lwir_box.onnx --out to_label --every 2
@@ -24,7 +21,6 @@ frame is selected."""
 
 
 def add(kinds: Any) -> None:
-    """Add the command to `kinds`, the result of `add_subparsers` of `spectradino bag`."""
     command = kinds.add_parser(
         "export",
         help="write frames with the model's detections as labels into a folder, to correct them and train on",
@@ -34,33 +30,22 @@ def add(kinds: Any) -> None:
         epilog=_EXAMPLES,
     )
     command.add_argument("bag", type=Path, help="rosbag2 folder, or a .mcap or .db3 file")
-    add_option(command, "--model", " (.onnx) whose detections become labels (default: none, no labels are written)")
-    add_option(command, "--out", " folder", required=True, metavar="DIR")
-    command.add_argument(
-        "--format", choices=("coco", "yolo"), help="form of the labels: labels.json, or labels/ and data.yaml "
-        "(default: coco)",
+    option(command, "--model", " (.onnx) whose detections become labels (default: none, no labels are written)")
+    option(command, "--out", " folder", required=True, metavar="DIR")
+    form = "form of the labels: labels.json, or labels/ and data.yaml (default: coco)"
+    option(command, "--format", form, choices=("coco", "yolo"))
+    option(
+        command, "--select", "frames: --every so many seconds; of these, those that differ from the one before; or of "
+        "these, those in which the RGB and the IR image alone give different detections (default: %(default)s)",
+        default="time", choices=("time", "motion", "disagreement"),
     )  # fmt: skip
-    command.add_argument(
-        "--select", default="time", choices=("time", "motion", "disagreement"),
-        help="frames: --every so many seconds; of these, those that differ from the one before; or of these, those in "
-        "which the RGB and the IR image alone give different detections (default: %(default)s)",
-    )  # fmt: skip
-    command.add_argument(
-        "--every",
-        type=float,
-        default=1.0,
-        metavar="S",
-        help="minimum time between two frames [s] (default: %(default)s)",
-    )
-    command.add_argument(
-        "--min-change", type=float, metavar="FRACTION",
-        help="with --select motion: minimum fraction of the image that differs, 0 to 1 (default: 0.02)",
-    )  # fmt: skip
-    add_option(command, "--limit", " or single images; by disagreement those that disagree most, else the first")
-    command.add_argument(
-        "--register", action="store_true", help="warp IR images to the RGB image's pixels by the registration"
-    )
-    add_option(command, "--overwrite")
+    every = "minimum time between two frames [s] (default: %(default)s)"
+    option(command, "--every", every, type=float, default=1.0, metavar="S")
+    change = "with --select motion: minimum fraction of the image that differs, 0 to 1 (default: 0.02)"
+    option(command, "--min-change", change, type=float, metavar="FRACTION")
+    option(command, "--limit", " or single images; by disagreement those that disagree most, else the first")
+    option(command, "--register", "warp IR images to the RGB image's pixels by the registration", action="store_true")
+    option(command, "--overwrite")
     add_topics(command)
     add_clock(command)
     add_parameters(command, without=("class_id_as",))
@@ -77,7 +62,7 @@ def _run(options: argparse.Namespace) -> int:
         refuse(options, "format", "has no effect without --model")
     if options.select != "motion":
         refuse(options, "min-change", "has no effect without --select motion")
-    change = {} if options.min_change is None else {"min_change": options.min_change}
+    change = given(options, "min_change")
     wanted = ExportOptions(
         settings_of(options),
         Selection(options.select, options.every, limit=options.limit, **change),

@@ -8,27 +8,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from spectradino_core.commands.bag_options import add_topics
-from spectradino_core.commands.node_parameters import DECODING, add_parameters, settings_of
-
-__all__ = ["add"]
+from spectradino_core.commands.shared_options import DECODING, add_parameters, add_topics, option, settings_of
 
 _REPORT = "spectradino_msgs/msg/FrameReport"
-_EPILOG = """The exit status is 1 if the bag holds no messages, or none of its cameras' images can be read."""
 
 
 def add(kinds: Any) -> None:
-    """Add the command to `kinds`, the result of `add_subparsers` of `spectradino bag`."""
     command = kinds.add_parser(
         "info",
         help="show topics, rates and the health of both cameras' stamps",
         description="Reports what a bag contains: topics, which of them are the cameras, their rates, gaps and "
         "anomalous stamps, and the time offset between the two streams.",
-        epilog=_EPILOG,
+        epilog="The exit status is 1 if the bag holds no messages, or none of its cameras' images can be read.",
     )
     command.add_argument("bag", type=Path, help="rosbag2 folder, or a .mcap or .db3 file")
     add_topics(command)
-    command.add_argument("--json", action="store_true", help="print JSON instead of text")
+    option(command, "--json", "print JSON instead of text", action="store_true")
     add_parameters(command, DECODING)
     command.set_defaults(run=_run)
 

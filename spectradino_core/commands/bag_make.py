@@ -7,12 +7,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spectradino_core.commands.bag_options import add_container
-from spectradino_core.commands.own_data import add_own_options, is_indexed, open_own_of, refuse_own_options
-from spectradino_core.commands.sizes import parse_size
-from spectradino_core.options import add_former, add_option, refuse
-
-__all__ = ["add"]
+from spectradino_core.commands.shared_options import (
+    add_container,
+    add_own_options,
+    is_indexed,
+    open_own_of,
+    option,
+    parse_size,
+    refuse_own_options,
+)
+from spectradino_core.options import refuse
 
 _EXAMPLES = """examples:
   spectradino bag make --out drive.mcap --duration 20 --ir-time-offset-ms 37 --ir-size 320x256
@@ -24,7 +28,6 @@ BAG.calibration.yaml (true homography and time offset) are written. 'bag evaluat
 
 
 def add(kinds: Any) -> None:
-    """Add the command to `kinds`, the result of `add_subparsers` of `spectradino bag`."""
     command = kinds.add_parser(
         "make",
         help="make a bag from synthetic scenes or paired images, with known ground truth, offsets and losses",
@@ -32,72 +35,52 @@ def add(kinds: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_EXAMPLES,
     )
-    data = add_option(
-        command,
-        "--data",
+    option(
+        command, "--data",
         ": own images, or pairs with an index_SPLIT.json (default: none, a synthetic scene is recorded)",
-    )
-    add_former(command, data, "--from", type=lambda text: None if text == "scenes" else Path(text))
-    add_option(command, "--out", " bag: a name.mcap, or a new folder", required=True, metavar="BAG")
-    add_option(command, "--duration", " (default: 10; with --data: all pairs)")
-    add_option(command, "--seed", " of scene, jitter and losses (default: %(default)s)", default=0)
-    command.add_argument(
-        "--size", type=parse_size, metavar="WxH", help="size of the images (default: 640x512; with --data: its own)"
-    )
-    command.add_argument(
-        "--ir-size", type=parse_size, metavar="WxH", help="size of the IR images (default: that of the RGB images)"
-    )
+        former="--from", form={"type": lambda text: None if text == "scenes" else Path(text)},
+    )  # fmt: skip
+    option(command, "--out", " bag: a name.mcap, or a new folder", required=True, metavar="BAG")
+    option(command, "--duration", " (default: 10; with --data: all pairs)")
+    option(command, "--seed", " of scene, jitter and losses (default: %(default)s)", default=0)
+    size: dict[str, Any] = {"type": parse_size, "metavar": "WxH"}
+    option(command, "--size", "size of the images (default: 640x512; with --data: its own)", **size)
+    option(command, "--ir-size", "size of the IR images (default: that of the RGB images)", **size)
 
     scenes = command.add_argument_group("scenes")
-    add_option(scenes, "--time-of-day", " (default: the seed's)", choices=("day", "dusk", "night"))
-    scenes.add_argument("--misregistration-px", type=float, metavar="PX", help="by a seeded homography (default: 0)")
+    option(scenes, "--time-of-day", " (default: the seed's)", choices=("day", "dusk", "night"))
+    option(scenes, "--misregistration-px", "by a seeded homography (default: 0)", type=float, metavar="PX")
     folder = command.add_argument_group("with --data")
-    add_option(folder, "--split", " (default: val)")
-    add_option(folder, "--limit")
-    band = add_own_options(folder, ", also of scenes (default: by folder name, else lwir)")
-    add_former(folder, band, "--infrared")
+    option(folder, "--split", " (default: val)")
+    option(folder, "--limit")
+    add_own_options(folder, ", also of scenes (default: by folder name, else lwir)", "--infrared")
 
     time = command.add_argument_group("time")
-    time.add_argument("--rgb-rate", type=float, metavar="HZ", help="default: 30; folder: that of --ir-rate")
-    time.add_argument("--ir-rate", type=float, metavar="HZ", help="default: 9; folder: that of --rgb-rate, else 9")
-    time.add_argument("--ir-phase-ms", type=float, default=0.0, metavar="MS", help="delay of the first IR frame")
-    add_option(time, "--ir-time-offset-ms", " (default: %(default)s)", default=0.0)
-    time.add_argument("--jitter-ms", type=float, default=0.0, metavar="MS", help="standard deviation of exposure times")
-    time.add_argument(
-        "--latency-ms", type=float, default=5.0, metavar="MS", help="delay to the recorder (default: %(default)s)"
-    )
-    time.add_argument("--ir-latency-ms", type=float, metavar="MS", help="--latency-ms of the IR camera")
-    time.add_argument(
-        "--ragged", type=float, default=0.0, metavar="S", help="IR starts S seconds late, RGB ends S seconds early"
-    )
+    option(time, "--rgb-rate", "default: 30; folder: that of --ir-rate", type=float, metavar="HZ")
+    option(time, "--ir-rate", "default: 9; folder: that of --rgb-rate, else 9", type=float, metavar="HZ")
+    option(time, "--ir-phase-ms", "delay of the first IR frame", type=float, default=0.0, metavar="MS")
+    option(time, "--ir-time-offset-ms", " (default: %(default)s)", default=0.0)
+    option(time, "--jitter-ms", "standard deviation of exposure times", type=float, default=0.0, metavar="MS")
+    option(time, "--latency-ms", "delay to the recorder (default: %(default)s)", type=float, default=5.0, metavar="MS")
+    option(time, "--ir-latency-ms", "--latency-ms of the IR camera", type=float, metavar="MS")
+    ragged = "IR starts S seconds late, RGB ends S seconds early"
+    option(time, "--ragged", ragged, type=float, default=0.0, metavar="S")
     for key, name in (("rgb", "RGB"), ("ir", "IR")):
-        time.add_argument(
-            f"--dropout-{key}",
-            type=float,
-            default=0.0,
-            metavar="FRACTION",
-            help=f"fraction of lost {name} frames, 0 to 1",
-        )
-        time.add_argument(
-            f"--dropout-{key}-window", type=_window, action="append", default=[], metavar="FROM:TO",
-            help="seconds without frames; may be repeated",
-        )  # fmt: skip
+        lost = f"fraction of lost {name} frames, 0 to 1"
+        option(time, f"--dropout-{key}", lost, type=float, default=0.0, metavar="FRACTION")
+        text = "seconds without frames; may be repeated"
+        option(time, f"--dropout-{key}-window", text, type=_window, action="append", default=[], metavar="FROM:TO")
     space = command.add_argument_group("space")
-    space.add_argument(
-        "--ir-to-rgb", type=float, nargs=9, metavar="N", help="homography from IR to RGB pixels, row by row"
-    )
+    option(space, "--ir-to-rgb", "homography from IR to RGB pixels, row by row", type=float, nargs=9, metavar="N")
     written = command.add_argument_group("output")
     for key, name in (("rgb", "RGB"), ("ir", "IR")):
-        form = written.add_argument(
-            f"--{key}-format", default="raw", choices=("raw", "png", "jpeg"),
-            help=f"format of the {name} images (default: %(default)s)",
+        option(
+            written, f"--{key}-format", f"format of the {name} images (default: %(default)s)",
+            former=f"--{key}-encoding", default="raw", choices=("raw", "png", "jpeg"),
         )  # fmt: skip
-        add_former(written, form, f"--{key}-encoding")
     add_container(written)
-    unlabelled = written.add_argument(
-        "--no-labels", action="store_true", help="write no labels and no true calibration, neither topics nor files"
-    )
-    add_former(written, unlabelled, "--no-truth")
+    text = "write no labels and no true calibration, neither topics nor files"
+    option(written, "--no-labels", text, former="--no-truth", action="store_true")
     command.set_defaults(run=_run)
 
 

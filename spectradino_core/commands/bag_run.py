@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spectradino_core.commands.bag_options import add_clock, add_container, add_topics
-from spectradino_core.commands.node_parameters import add_parameters, settings_of
-from spectradino_core.options import add_former, add_option
-
-__all__ = ["add"]
+from spectradino_core.commands.shared_options import (
+    add_clock,
+    add_container,
+    add_parameters,
+    add_topics,
+    option,
+    settings_of,
+)
 
 _EXAMPLES = """examples:
   spectradino bag run drive --model models/lwir_box.onnx --out annotated.mcap
@@ -22,7 +25,6 @@ The exit status is 1, and nothing is written, if the bag gives no results."""
 
 
 def add(kinds: Any) -> None:
-    """Add the command to `kinds`, the result of `add_subparsers` of `spectradino bag`."""
     command = kinds.add_parser(
         "run",
         help="write what the node would publish into a new bag",
@@ -32,14 +34,12 @@ def add(kinds: Any) -> None:
         epilog=_EXAMPLES,
     )
     command.add_argument("bag", type=Path, help="rosbag2 folder, or a .mcap or .db3 file")
-    add_option(command, "--model", " (.onnx)", required=True)
-    add_option(command, "--out", " bag: a name.mcap, or a new folder", required=True, metavar="BAG")
+    option(command, "--model", " (.onnx)", required=True)
+    option(command, "--out", " bag: a name.mcap, or a new folder", required=True, metavar="BAG")
     add_topics(command)
-    copied = command.add_argument("--copy-images", action="store_true", help="also copy both cameras' images")
-    add_former(command, copied, "--inputs")
-    command.add_argument(
-        "--overlay", action=argparse.BooleanOptionalAction, default=True, help="draw overlays (default: yes)"
-    )
+    option(command, "--copy-images", "also copy both cameras' images", former="--inputs", action="store_true")
+    draw: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": True}
+    option(command, "--overlay", "draw overlays (default: yes)", **draw)
     add_container(command)
     add_clock(command)
     add_parameters(command)

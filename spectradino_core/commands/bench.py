@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spectradino_core.commands.sizes import parse_size
-from spectradino_core.options import add_former, add_option, refuse
-
-__all__ = ["add"]
+from spectradino_core.commands.shared_options import option, parse_size, require_at_least
+from spectradino_core.options import refuse
 
 GROUPS = ("backbone", "detector", "model", "train", "gpu")
 _OF_GROUP = {
@@ -27,7 +25,6 @@ _QUICK = ("backbone", "detector", "model", "train")
 
 
 def add(commands: Any) -> None:
-    """Add the command to `commands`, the result of `ArgumentParser.add_subparsers`."""
     command = commands.add_parser(
         "bench",
         help="measure the speed of this machine against references",
@@ -43,23 +40,23 @@ def add(commands: Any) -> None:
         "  spectradino bench gpu --variant s b --model my.onnx",
     )
     command.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(GROUPS)} (default: all but gpu)")
-    command.add_argument("--quick", action="store_true", help="small sizes and few rounds: under three minutes")
-    add_option(command, "--out", " folder (default: %(default)s)", default=Path("bench_out"), metavar="DIR")
-    command.add_argument("--work", type=Path, metavar="DIR", help="folder in which exported graphs are kept for reuse")
-    variant = add_option(command, "--variant", " (default: s; quick: tiny; gpu: s b)", nargs="+")
-    size = add_option(command, "--input-size", ", of backbone and detector (default: 490x392)", type=_size, nargs="+")
-    command.add_argument("--cases", nargs="+", help="backbone cases, named as in its table (default: all)")
-    command.add_argument("--rounds", type=int, help="timed rounds (default: 7; quick: 2)")
-    batch = add_option(command, "--batch", " of training (default: 4; quick: 2; gpu: 128)")
-    add_option(command, "--crop", " of training (default: the recipe's; quick: 70; gpu: 224)")
-    add_option(command, "--model", " (.onnx; default: models/lwir_box.onnx, if it exists)")
-    add_option(command, "--score-scenes")
-    command.add_argument("--no-memory", dest="memory", action="store_false", help="don't measure peak memory")
-    add_option(command, "--threads", " of PyTorch")
-    command.add_argument("--note", default="none", help="stored with the results: other load on the machine")
-    add_former(command, variant, "--variants")
-    add_former(command, size, "--sizes", type=_height_first, metavar="HxW")
-    add_former(command, batch, "--pairs")
+    option(command, "--quick", "small sizes and few rounds: under three minutes", action="store_true")
+    option(command, "--out", " folder (default: %(default)s)", default=Path("bench_out"), metavar="DIR")
+    option(command, "--work", "folder in which exported graphs are kept for reuse", type=Path, metavar="DIR")
+    option(command, "--variant", " (default: s; quick: tiny; gpu: s b)", former="--variants", nargs="+")
+    option(
+        command, "--input-size", ", of backbone and detector (default: 490x392)", type=_size, nargs="+",
+        former="--sizes", form={"type": _height_first, "metavar": "HxW"},
+    )  # fmt: skip
+    option(command, "--cases", "backbone cases, named as in its table (default: all)", nargs="+")
+    option(command, "--rounds", "timed rounds (default: 7; quick: 2)", type=int)
+    option(command, "--batch", " of training (default: 4; quick: 2; gpu: 128)", former="--pairs")
+    option(command, "--crop", " of training (default: the recipe's; quick: 70; gpu: 224)")
+    option(command, "--model", " (.onnx; default: models/lwir_box.onnx, if it exists)")
+    option(command, "--score-scenes")
+    option(command, "--no-memory", "don't measure peak memory", dest="memory", action="store_false")
+    option(command, "--threads", " of PyTorch")
+    option(command, "--note", "stored with the results: other load on the machine", default="none")
     command.set_defaults(run=_run)
 
 
@@ -72,8 +69,7 @@ def _run(options: argparse.Namespace) -> int:
     for group, words in _OF_GROUP.items():
         if not set(group.split()) & set(groups):
             refuse(options, words, f"has no effect on {', '.join(groups)}: it is for {group.replace(' ', ', ')}")
-    if options.rounds is not None and options.rounds < 1:
-        raise ValueError("--rounds must be at least 1")
+    require_at_least(options, "rounds")
     if options.threads:
         torch.set_num_threads(options.threads)
     if "gpu" in groups:

@@ -7,11 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spectradino_core.commands.bag_options import add_topics
-from spectradino_core.commands.node_parameters import DECODING, add_parameters, settings_of
-from spectradino_core.options import add_former, add_option, refuse
-
-__all__ = ["REGISTERED", "add", "find_time_offset"]
+from spectradino_core.commands.shared_options import (
+    DECODING,
+    add_parameters,
+    add_topics,
+    option,
+    require_at_least,
+    settings_of,
+)
+from spectradino_core.options import refuse
 
 REGISTERED = 3
 """Exit status if the cameras are already registered and nothing is written."""
@@ -30,7 +34,6 @@ registration with --add, then the time again."""
 
 
 def add(commands: Any) -> None:
-    """Add the command to `commands`, the result of `ArgumentParser.add_subparsers`."""
     command = commands.add_parser(
         "calibrate",
         help="estimate time offset and homography of two cameras from a recording",
@@ -46,19 +49,15 @@ def add(commands: Any) -> None:
         "from motion that both saw. Record half a minute in which several objects move, or turn the cameras.",
     )
     time.add_argument("source", type=Path, metavar="BAG", help="rosbag2 folder, or a .mcap or .db3 file")
-    _add_topics(time)
-    time.add_argument(
-        "--window-ms", type=float, default=1000.0, help="maximum absolute offset to search [ms] (default: %(default)g)"
-    )
-    duration = add_option(time, "--duration", " to read of a long bag (default: %(default)g)", default=120.0)
-    add_former(time, duration, "--seconds")
-    time.add_argument(
-        "--pair-by",
-        choices=("auto", "stamp", "arrival"),
-        default="auto",
-        help="times to compare: header stamps, recording times, or (auto) stamps unless the two cameras' stamps are "
-        "not comparable, e.g. of a camera that counts from its start",
-    )
+    _add_reading(time)
+    window = "maximum absolute offset to search [ms] (default: %(default)g)"
+    option(time, "--window-ms", window, type=float, default=1000.0)
+    option(time, "--duration", " to read of a long bag (default: %(default)g)", former="--seconds", default=120.0)
+    option(
+        time, "--pair-by", "times to compare: header stamps, recording times, or (auto) stamps unless the two cameras' "
+        "stamps are not comparable, e.g. of a camera that counts from its start",
+        choices=("auto", "stamp", "arrival"), default="auto",
+    )  # fmt: skip
     _add_output(time)
     time.set_defaults(run=_time)
 
@@ -71,42 +70,31 @@ def add(commands: Any) -> None:
     registration.add_argument(
         "source", type=Path, metavar="BAG|FOLDER", help="a bag, or a folder with e.g. rgb/ and lwir/ that share names"
     )
-    _add_topics(registration)
-    limit = add_option(registration, "--limit", ", spread over the recording (default: %(default)s)", default=16)
-    offset = add_option(registration, "--ir-time-offset-ms", " (default: with --add the file's, else 0)")
-    add_former(registration, limit, "--pairs")
-    add_former(registration, offset, "--time-offset-ms")
-    registration.add_argument(
-        "--scale",
-        type=float,
-        nargs=2,
-        metavar=("MIN", "MAX"),
-        help="RGB pixels per IR pixel to search (default: 0.4 to 1.5 of the scale that covers the RGB image)",
-    )
-    image = registration.add_argument(
-        "--checkerboard", type=Path, metavar="PNG", help="checkerboards before and after (default: next to --out)"
-    )
-    add_former(registration, image, "--picture")
+    _add_reading(registration)
+    option(registration, "--limit", ", spread over the recording (default: %(default)s)", former="--pairs", default=16)
+    option(registration, "--ir-time-offset-ms", " (default: with --add the file's, else 0)", former="--time-offset-ms")
+    text = "RGB pixels per IR pixel to search (default: 0.4 to 1.5 of the scale that covers the RGB image)"
+    option(registration, "--scale", text, type=float, nargs=2, metavar=("MIN", "MAX"))
+    text = "checkerboards before and after (default: next to --out)"
+    option(registration, "--checkerboard", text, former="--picture", type=Path, metavar="PNG")
     _add_output(registration)
     registration.set_defaults(run=_registration)
 
 
-def _add_topics(command: argparse.ArgumentParser) -> None:
+def _add_reading(command: argparse.ArgumentParser) -> None:
     add_topics(command, none="")
     add_parameters(command, DECODING)
 
 
 def _add_output(command: argparse.ArgumentParser) -> None:
-    add_option(command, "--out", ": calibration file (default: only print)", metavar="YAML")
-    command.add_argument("--add", action="store_true", help="keep the other entries of an existing --out")
-    overwrite = add_option(command, "--overwrite", ": the whole file, or with --add only this entry")
-    add_former(command, overwrite, "--force")
+    option(command, "--out", ": calibration file (default: only print)", metavar="YAML")
+    option(command, "--add", "keep the other entries of an existing --out", action="store_true")
+    option(command, "--overwrite", ": the whole file, or with --add only this entry", former="--force")
 
 
 def _time(options: argparse.Namespace) -> int:
     from spectradino_core.bags.reader import BagReader
     from spectradino_core.calibration.estimation.recordings import is_by_arrival
-    from spectradino_core.streams.calibration_file import Calibration
 
     if not options.duration >= 8:
         raise ValueError(f"--duration must be at least 8, got {options.duration:g}")
@@ -127,8 +115,7 @@ def _time(options: argparse.Namespace) -> int:
         print(f"Nothing was written because --out was not given. As a parameter: ir_time_offset_ms:={offset:g}")
         return 0
     notes = f"time: {options.source.name}, spread {found.spread_ms:.1f} ms, confidence {found.confidence:.2f}"
-    made = Calibration(None) if before is None else before
-    _write(options.out, replace(made, time_offset_ms=offset, notes=_noted(made.notes, notes)))
+    _write(options.out, before, notes, time_offset_ms=offset)
     return 0
 
 
@@ -174,10 +161,8 @@ def _registration(options: argparse.Namespace) -> int:
     from spectradino_core.bags.reader import BagReader
     from spectradino_core.calibration.estimation.homography import AlreadyRegisteredError, estimate_homography
     from spectradino_core.calibration.estimation.recordings import is_by_arrival, pairs_of_bag, pairs_of_folder
-    from spectradino_core.streams.calibration_file import Calibration
 
-    if options.limit < 1:
-        raise ValueError(f"--limit must be at least 1, got {options.limit}")
+    require_at_least(options, "limit")
     if options.scale is not None and not 0 < options.scale[0] < options.scale[1]:
         raise ValueError("--scale must be two numbers above 0, the smaller one first")
     if options.out is None and options.checkerboard is None:
@@ -216,12 +201,8 @@ def _registration(options: argparse.Namespace) -> int:
         f"registration: {options.source.name}, {evidence.hits} of {evidence.matches} patches agree, at most "
         f"{evidence.uncertainty_px:.1f} px off at the corners (95 %)"
     )
-    made = Calibration(None) if before is None else before
     residual = round(evidence.residual_px, 3)
-    _write(
-        options.out,
-        replace(made, registration=found.registration, residual_px=residual, notes=_noted(made.notes, notes)),
-    )
+    _write(options.out, before, notes, registration=found.registration, residual_px=residual)
     return 0
 
 
@@ -284,21 +265,19 @@ def _is_folder_of_pairs(path: Path) -> bool:
     return not any(name == "metadata.yaml" or name.endswith((".mcap", ".db3", ".zstd")) for name in inside)
 
 
-def _noted(old: str, new: str) -> str:
-    """Return `old` notes with the one of the same kind replaced by `new`."""
-    kind = new.partition(":")[0]
-    kept = [part for part in old.split("; ") if part and not part.startswith(f"{kind}:")]
-    return "; ".join([*kept, new])
-
-
-def _write(path: Path, calibration: Any) -> None:
+def _write(path: Path, before: Any, note: str, **entries: Any) -> None:
+    """Write a calibration file with the entries; `note` replaces the note of the same kind of `before`."""
     from spectradino_core import __version__
     from spectradino_core.files import written_atomically
-    from spectradino_core.streams.calibration_file import save_calibration
+    from spectradino_core.streams.calibration_file import Calibration, save_calibration
 
+    before = before or Calibration(None)
+    kind = note.partition(":")[0]
+    kept = [part for part in before.notes.split("; ") if part and not part.startswith(f"{kind}:")]
     made_by = f"spectradino calibrate {__version__}"
+    made = replace(before, notes="; ".join([*kept, note]), made_by=made_by, **entries)
     with written_atomically(path) as scratch:
-        save_calibration(scratch, replace(calibration, made_by=made_by))
+        save_calibration(scratch, made)
     print(f"{path}: pass it to the node as calibration_file")
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from spectradino_core.options import add_former, add_option, refuse, require_model
+from spectradino_core.commands.shared_options import option, require_at_least
+from spectradino_core.options import refuse, require_model
 
 if TYPE_CHECKING:
     from spectradino_core.export.convert import Score
 
-__all__ = ["add", "held_out_score"]
-
 
 def add(commands: Any) -> None:
-    """Add the command to `commands`, the result of `ArgumentParser.add_subparsers`."""
     command = commands.add_parser(
         "convert",
         help="convert a model file to another precision: 8 bits for CPUs, half precision for GPUs",
@@ -25,24 +23,18 @@ def add(commands: Any) -> None:
         "  spectradino convert --model lwir_box.onnx --out lwir_box_int8.onnx --precision int8 --score-scenes 100\n"
         "  spectradino convert --model lwir_box.onnx --out lwir_box_fp16.onnx --precision fp16",
     )
-    model = add_option(command, "--model", " (.onnx) written by 'spectradino export'", required=True)
-    out = add_option(command, "--out", ": model file (.onnx)", required=True, metavar="FILE")
-    add_former(command, model, "model")
-    add_former(command, out, "target")
-    command.add_argument(
-        "--precision", required=True, choices=("fp32", "fp16", "int8"), help="fp32: only fuse attention"
-    )
-    command.add_argument(
-        "--fuse-attention", action=argparse.BooleanOptionalAction, default=None,
-        help="fuse attention into ONNX Runtime's own operator, unsupported by TensorRT (default: unless fp16)",
-    )  # fmt: skip
-    add_option(command, "--scenes", " to compare on (default: %(default)s)", default=8)
-    add_option(command, "--data", " with an index_val.json: also compare on its val split")
-    add_option(command, "--score-scenes", " and refuse a loss", default=0)
-    drop = command.add_argument(
-        "--max-map-drop", type=float, metavar="POINTS", help="maximum loss with --score-scenes (default: 0.5)"
-    )
-    add_former(command, drop, "--most-lost")
+    model = " (.onnx) written by 'spectradino export'"
+    option(command, "--model", model, former="model", required=True)
+    option(command, "--out", ": model file (.onnx)", former="target", required=True, metavar="FILE")
+    precisions = ("fp32", "fp16", "int8")
+    option(command, "--precision", "fp32: only fuse attention", required=True, choices=precisions)
+    text = "fuse attention into ONNX Runtime's own operator, unsupported by TensorRT (default: unless fp16)"
+    option(command, "--fuse-attention", text, action=argparse.BooleanOptionalAction, default=None)
+    option(command, "--scenes", " to compare on (default: %(default)s)", default=8)
+    option(command, "--data", " with an index_val.json: also compare on its val split")
+    option(command, "--score-scenes", " and refuse a loss", default=0)
+    drop = "maximum loss with --score-scenes (default: 0.5)"
+    option(command, "--max-map-drop", drop, former="--most-lost", type=float, metavar="POINTS")
     command.set_defaults(run=_run)
 
 
@@ -52,8 +44,7 @@ def _run(options: argparse.Namespace) -> int:
     from spectradino_core.export.convert import convert
     from spectradino_core.runtime.onnx_engine import OnnxEngine
 
-    if options.scenes < 1:
-        raise ValueError("--scenes must be at least 1")
+    require_at_least(options, "scenes")
     if not options.score_scenes:
         refuse(options, "max-map-drop", "has no effect without --score-scenes")
     require_model(options.model)
@@ -81,7 +72,7 @@ def _run(options: argparse.Namespace) -> int:
 def held_out_score(scenes: int, infrared: Any) -> Score:
     """Return a function that scores an engine's mAP50, in 0..1, on `scenes` held-out scenes of the given band."""
     from spectradino_core.data.scene_sets import ScenePairs
-    from spectradino_core.evaluation.perception import score_samples
+    from spectradino_core.evaluation.scorer import score_samples
     from spectradino_core.runtime.pipeline import Pipeline
 
     held_out = list(ScenePairs.held_out("conversion", scenes, infrared))

@@ -8,9 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectradino_core.commands.own_data import add_own_options, is_indexed, open_own_of, published, refuse_own_options
-from spectradino_core.commands.sizes import parse_size
-from spectradino_core.options import TRAINING_DEVICES, add_former, add_option, names, refuse, require_model
+from spectradino_core.commands.shared_options import (
+    add_own_options,
+    is_indexed,
+    open_own_of,
+    option,
+    parse_size,
+    published,
+    refuse_own_options,
+    require_at_least,
+)
+from spectradino_core.options import TRAINING_DEVICES, names, refuse, require_model
 from spectradino_core.runtime.engine import DEVICES
 
 if TYPE_CHECKING:
@@ -18,51 +26,40 @@ if TYPE_CHECKING:
     from spectradino_core.runtime.bundle import ModelInfo
     from spectradino_core.runtime.pipeline import Pipeline
 
-__all__ = ["add"]
-
 
 def add(commands: Any) -> None:
-    """Add the command to `commands`, the result of `ArgumentParser.add_subparsers`."""
     command = commands.add_parser(
         "evaluate",
         help="score a model's COCO mAP and mIoU: fused, single-stream, and next to the baseline",
         description="Several model files count as seeds of one model: figures are their mean ± standard deviation. "
         "`spectradino evaluate retrieval` evaluates backbones.",
     )
-    model = add_option(command, "--model", " (.onnx or .safetensors); several are its seeds", required=True, nargs="+")
-    add_former(command, model, "model")
-    add_option(
-        command, "--baseline", ": frozen, with the same head; several files are its seeds",
-        type=Path, nargs="+", default=[], metavar="FILE",
-    )  # fmt: skip
+    model = " (.onnx or .safetensors); several are its seeds"
+    option(command, "--model", model, former="model", required=True, nargs="+")
+    text = ": frozen, with the same head; several files are its seeds"
+    option(command, "--baseline", text, type=Path, nargs="+", default=[], metavar="FILE")
     data = command.add_argument_group("data")
-    add_option(data, "--dataset")
-    folder = add_option(
-        data, "--data", ": where --dataset was extracted to, or own images with COCO, VOC or YOLO labels"
-    )
-    add_former(data, folder, "--root")
-    add_option(data, "--split", " (default: that of published figures; own data: test, else val)")
+    option(data, "--dataset")
+    folder = ": where --dataset was extracted to, or own images with COCO, VOC or YOLO labels"
+    option(data, "--data", folder, former="--root")
+    option(data, "--split", " (default: that of published figures; own data: test, else val)")
     add_own_options(data)
-    add_option(data, "--scenes", ", unseen in training", default=0)
-    add_option(data, "--time-of-day", " (default: mixed)", choices=("day", "dusk", "night"))
+    option(data, "--scenes", ", unseen in training", default=0)
+    option(data, "--time-of-day", " (default: mixed)", choices=("day", "dusk", "night"))
     how = command.add_argument_group("method")
-    how.add_argument(
-        "--slide", type=parse_size, metavar="WxH", help="scale images into WxH and slide a window over them"
-    )
-    how.add_argument(
-        "--stride", type=parse_size, metavar="WxH", help="step between windows (default: two thirds of the window)"
-    )
-    exclude = how.add_argument(
-        "--exclude-classes", type=names, default=(), metavar="A,B", help="mask classes to exclude from means"
-    )
-    add_former(how, exclude, "--leave-out", nargs="+", type=str)
-    add_option(how, "--nms-iou", " of all models (default: each model's own)")
-    add_option(how, "--max-detections", ", of all models (default: each model's own)")
-    add_option(how, "--device", " (default: %(default)s)", default="auto", choices=DEVICES)
-    add_option(how, "--workers", " (default: %(default)s)", default=0)
-    add_option(command, "--out", " folder for result.json, result.md and report.html", metavar="DIR")
-    draw = add_option(command, "--draw", ", the worst, with --out (default: 8)")
-    add_former(command, draw, "--worst")
+    size: dict[str, Any] = {"type": parse_size, "metavar": "WxH"}
+    option(how, "--slide", "scale images into WxH and slide a window over them", **size)
+    option(how, "--stride", "step between windows (default: two thirds of the window)", **size)
+    option(
+        how, "--exclude-classes", "mask classes to exclude from means", type=names, default=(), metavar="A,B",
+        former="--leave-out", form={"nargs": "+", "type": str},
+    )  # fmt: skip
+    option(how, "--nms-iou", " of all models (default: each model's own)")
+    option(how, "--max-detections", ", of all models (default: each model's own)")
+    option(how, "--device", " (default: %(default)s)", default="auto", choices=DEVICES)
+    option(how, "--workers", " (default: %(default)s)", default=0)
+    option(command, "--out", " folder for result.json, result.md and report.html", metavar="DIR")
+    option(command, "--draw", ", the worst, with --out (default: 8)", former="--worst")
     command.set_defaults(run=_run)
 
 
@@ -80,8 +77,7 @@ def _run(options: argparse.Namespace) -> int:
         refuse(options, "draw", "has no effect without --out")
     if options.nms_iou is not None and not 0 <= options.nms_iou <= 1:
         raise ValueError(f"--nms-iou must be in 0 to 1, got {options.nms_iou:g}")
-    if options.max_detections is not None and options.max_detections < 1:
-        raise ValueError(f"--max-detections must be at least 1, got {options.max_detections}")
+    require_at_least(options, "max-detections")
     if not options.scenes:
         refuse(options, "time-of-day", "has no effect without --scenes")
     files = [*options.model, *options.baseline]
@@ -104,14 +100,10 @@ def _run(options: argparse.Namespace) -> int:
         shlex.join(["spectradino", *options.words]),
         _baseline_command(info, options),
     )
+    seeds, baseline_seeds = ([pipelines[name] for name in group] for group in (models, baselines))
+    draw = 8 if options.draw is None else options.draw
     for data in sets:
-        report.add(
-            compare(
-                [pipelines[name] for name in models], [pipelines[name] for name in baselines], data,
-                8 if options.draw is None else options.draw, list(options.exclude_classes),
-                options.workers,
-            )
-        )  # fmt: skip
+        report.add(compare(seeds, baseline_seeds, data, draw, options.exclude_classes, options.workers))
     if options.out is not None:  # before printing: a reader of the output may close the pipe
         report.write(options.out)
     print(report.markdown())
@@ -193,30 +185,26 @@ def _baseline_command(info: ModelInfo, options: argparse.Namespace) -> str:
     root = options.data if dataset == options.dataset else None
     if root is None and dataset in BENCHMARKS and BENCHMARKS[dataset].needs_root:
         root = "FOLDER"
-    heads = [
-        made[kind]
-        for kind, count in (("detection", "box_classes"), ("segmentation", "mask_classes"))
-        if made.get(count)
-    ]
+    tasks = ["detection"] if made.get("box_classes") else []
+    tasks += ["segmentation"] if made.get("mask_classes") else []
     registers = "_reg4" if made.get("registers") else ""
     known = info.variant in ("s", "b", "l", "g")
     weights = f"dinov2_vit{info.variant}{info.patch}{registers}_pretrain.pth" if known else "TEACHER"
-    own = info.provenance.get("data", {}).get("kind") == "own data"
-    if own:
+    if info.provenance.get("data", {}).get("kind") == "own data":
         words = ["spectradino", "finetune", "--data", "FOLDER" if options.data is None else str(options.data)]
     else:
         words = ["spectradino", "finetune", "--dataset", dataset]
         words += ["--data", str(root)] if root is not None else []
     words += ["--baseline", "--variant", info.variant, "--backbone", weights]
-    if heads:
-        task = "both" if len(heads) > 1 else "detection" if made.get("box_classes") else "segmentation"
-        words += ["--task", task, "--head", ",".join(heads)]
+    if tasks:
+        heads = ",".join(made[task] for task in tasks)
+        words += ["--task", "both" if len(tasks) > 1 else tasks[0], "--head", heads]
     words += ["--fusion", made["fusion"]] if made.get("fusion", "concat") != "concat" else []
     words += ["--fuse-at", made["fuse_at"]] if made.get("fuse_at") else []
-    if made.get("box_classes") and made.get("strides"):
+    if "detection" in tasks and made.get("strides"):
         levels = tuple(stride / info.patch for stride in made["strides"])
         words += ["--strides", next((name for name, preset in PRESETS.items() if preset == levels), "STRIDES")]
-    if made.get("mask_classes") and made.get("segmentation") == "upernet" and made.get("upernet_width"):
+    if "segmentation" in tasks and made["segmentation"] == "upernet" and made.get("upernet_width"):
         words += ["--upernet-width", str(made["upernet_width"])]
     words += ["--input-size", "x".join(str(side) for side in info.input_size)]
     return shlex.join([*words, "--out", "runs/baseline"])

@@ -6,16 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from spectradino_core.options import TRAINING_DEVICES, add_former, add_option, refuse
-
-__all__ = ["NAME", "add"]
+from spectradino_core.commands.shared_options import option
+from spectradino_core.options import TRAINING_DEVICES, refuse
 
 NAME = "evaluate-retrieval"
 """Internal name of `evaluate retrieval`, since `evaluate` is a command of its own."""
 
 
 def add(commands: Any) -> None:
-    """Add the command to `commands`, the result of `ArgumentParser.add_subparsers`."""
     command = commands.add_parser(
         NAME,
         prog="spectradino evaluate retrieval",
@@ -24,45 +22,34 @@ def add(commands: Any) -> None:
         "teacher's RGB features; with --knn-manifest also k-NN, with --probe-scenes and --probe-manifest linear "
         "probes.",
     )
-    model = add_option(
-        command, "--model", "s: backbones, DINOv2 weights or fine-tuned models, optionally named", type=str,
-        required=True, nargs="+", metavar="[NAME=]FILE",
+    text = "s: backbones, DINOv2 weights or fine-tuned models, optionally named"
+    option(command, "--model", text, former="model", type=str, required=True, nargs="+", metavar="[NAME=]FILE")
+    option(command, "--manifest", ", held out", former="--data", nargs="+")
+    base = ", to which the manifests' paths are relative (default: the manifest's own)"
+    option(command, "--data-root", base, former="--root")
+    option(command, "--scenes", ", unseen in training", default=0)
+    option(command, "--teacher", ": reference for RGB features; also evaluated, as the baseline")
+    option(command, "--knn-manifest", "items with classes, for k-NN", former="--knn-train", type=Path, metavar="FILE")
+    option(command, "--maps", " too", action=argparse.BooleanOptionalAction)
+    text = "also compare IR bands with each other"
+    option(command, "--compare-bands", text, former="--infrared", action="store_true")
+    text = "number of training scenes to fit linear probes on"
+    option(command, "--probe-scenes", text, former="--probes", type=int, default=0, metavar="N")
+    option(
+        command, "--probe-manifest", "items with depth or segmentation maps to fit linear probes on, evaluated on "
+        "those of --manifest; all their patch tokens are kept in memory", type=Path, metavar="FILE",
     )  # fmt: skip
-    manifest = add_option(command, "--manifest", ", held out", nargs="+")
-    base = add_option(
-        command, "--data-root", ", to which the manifests' paths are relative (default: the manifest's own)"
-    )
-    add_option(command, "--scenes", ", unseen in training", default=0)
-    add_option(command, "--teacher", ": reference for RGB features; also evaluated, as the baseline")
-    knn = command.add_argument("--knn-manifest", type=Path, metavar="FILE", help="items with classes, for k-NN")
-    add_option(command, "--maps", " too", action=argparse.BooleanOptionalAction)
-    bands = command.add_argument("--compare-bands", action="store_true", help="also compare IR bands with each other")
-    probes = command.add_argument(
-        "--probe-scenes", type=int, default=0, metavar="N", help="number of training scenes to fit linear probes on"
-    )
-    command.add_argument(
-        "--probe-manifest", type=Path, metavar="FILE",
-        help="items with depth or segmentation maps to fit linear probes on, evaluated on those of --manifest; all "
-        "their patch tokens are kept in memory",
-    )  # fmt: skip
-    add_option(command, "--crop", " (default: %(default)s)", default=224)
-    add_option(
+    option(command, "--crop", " (default: %(default)s)", default=224)
+    option(
         command, "--views", ": the largest centred square, then seeded crops; figures are averaged over views, which "
         "stabilises those of small sets (default: %(default)s)", default=1,
     )  # fmt: skip
-    add_option(command, "--depth-range", "; that of the backbones' training")
-    add_option(command, "--device", " (default: %(default)s)", default="auto", choices=TRAINING_DEVICES)
-    add_option(command, "--workers", " (default: %(default)s)", default=0)
-    add_option(command, "--out", " folder for retrieval.md, retrieval.json and pairs.png", metavar="DIR")
-    command.add_argument(
-        "--tsne", action="store_true", help="also draw pairs_tsne.png, a 3-D t-SNE as in the paper (needs scikit-learn)"
-    )
-    add_former(command, model, "model")
-    add_former(command, manifest, "--data")
-    add_former(command, base, "--root")
-    add_former(command, knn, "--knn-train")
-    add_former(command, bands, "--infrared")
-    add_former(command, probes, "--probes")
+    option(command, "--depth-range", "; that of the backbones' training")
+    option(command, "--device", " (default: %(default)s)", default="auto", choices=TRAINING_DEVICES)
+    option(command, "--workers", " (default: %(default)s)", default=0)
+    option(command, "--out", " folder for retrieval.md, retrieval.json and pairs.png", metavar="DIR")
+    tsne = "also draw pairs_tsne.png, a 3-D t-SNE as in the paper (needs scikit-learn)"
+    option(command, "--tsne", tsne, action="store_true")
     command.set_defaults(run=_run)
 
 

@@ -10,10 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectradino_core.commands.own_data import add_own_options, open_own_of, published, refuse_own_options
-from spectradino_core.commands.sizes import parse_size
-from spectradino_core.commands.training_options import add_run_options
-from spectradino_core.options import add_former, add_option, list_names, refuse
+from spectradino_core.commands.shared_options import (
+    add_own_options,
+    add_run_options,
+    given,
+    is_main_process,
+    open_own_of,
+    option,
+    parse_size,
+    published,
+    refuse_own_options,
+    require_at_least,
+    without_none,
+)
+from spectradino_core.options import refuse
 
 if TYPE_CHECKING:
     from spectradino_core.datasets import Benchmark
@@ -22,15 +32,11 @@ if TYPE_CHECKING:
     from spectradino_core.runtime.bundle import ModelInfo
     from spectradino_core.training.recipes import FinetuneRecipe
 
-__all__ = ["add"]
-
-_MODES = ("head", "adapters", "half", "full")
 _OF_MODEL = "task variant baseline head fusion fuse-at strides upernet-width input-size"
 """Options that define the recipe of a data set; a named recipe accepts only --backbone and --mode."""
 
 
 def add(commands: Any) -> None:
-    """Add the command to `commands`, the result of `ArgumentParser.add_subparsers`."""
     command = commands.add_parser(
         "finetune",
         help="train heads and backbone on labelled pairs",
@@ -39,80 +45,58 @@ def add(commands: Any) -> None:
         "A stopped run is resumed. Use torchrun for several GPUs.",
     )
     what = command.add_mutually_exclusive_group()
-    add_option(what, "--dataset")
-    add_option(what, "--recipe", listed=_recipes)
+    option(what, "--dataset")
+    option(what, "--recipe", listed=_recipes)
     data = command.add_argument_group("data")
-    folder = add_option(
-        data, "--data", ": own images with COCO, VOC or YOLO labels, or where --dataset was extracted to"
-    )
-    add_former(data, folder, "--root")
+    folder = ": own images with COCO, VOC or YOLO labels, or where --dataset was extracted to"
+    option(data, "--data", folder, former="--root")
     add_own_options(data)
-    add_option(data, "--data-root", ", of --recipe")
-    data.add_argument(
-        "--mix", nargs="+", metavar="SET:WEIGHT",
-        help="with --recipe: sources that replace the recipe's, such as msrs:3 camel:1 camvid_rgb:1 scenes:2: folders "
-        "in --data-root by name or prefix, and synthetic scenes",
+    option(data, "--data-root", ", of --recipe")
+    option(
+        data, "--mix", "with --recipe: sources that replace the recipe's, such as msrs:3 camel:1 camvid_rgb:1 "
+        "scenes:2: folders in --data-root by name or prefix, and synthetic scenes", nargs="+", metavar="SET:WEIGHT",
     )  # fmt: skip
-    add_option(data, "--workers", " (default: %(default)s)", default=1)
-    data.add_argument("--band-dropout", type=float, metavar="P", help="probability of hiding a band (default: 0.15)")
-    data.add_argument("--no-augmentation", action="store_true", help="use pairs without augmentation")
+    option(data, "--workers", " (default: %(default)s)", default=1)
+    option(data, "--band-dropout", "probability of hiding a band (default: 0.15)", type=float, metavar="P")
+    option(data, "--no-augmentation", "use pairs without augmentation", action="store_true")
     model = command.add_argument_group("model, with --data or --dataset (default: that of --start)")
-    model.add_argument("--task", choices=("detection", "segmentation", "both"), help="default: all that have labels")
-    add_option(model, "--variant", " (default: that of --backbone, else b)")
-    model.add_argument(
-        "--backbone",
-        metavar="FILE",
-        type=Path,
-        help="backbone of 'spectradino pretrain', or DINOv2 or DINOv3 weights: file or Hugging Face folder",
-    )
-    add_option(model, "--baseline", "; frozen by default")
-    model.add_argument(
-        "--mode",
-        choices=_MODES,
-        help="parts to train; all but full need --start or --backbone (default: half; with --baseline: head)",
-    )
-    head = model.add_argument(
-        "--head",
-        metavar="KIND",
-        help="head for boxes (default: dense) or masks (default: upernet), for both tasks e.g. dense,upernet; one of",
-    )
-    list_names(head, _head_names)
-    list_names(model.add_argument("--fusion", help="fusion (default: concat), one of"), _fusion_names)
-    model.add_argument("--fuse-at", choices=("last", "taps"), help="default: taps for upernet and linear4, else last")
-    model.add_argument(
-        "--strides",
-        help="strides of the pyramid: 3.5-28 (smallest objects, slowest), 7-28, or fast, i.e. 14-28 (default: 7-28); "
-        "pixels of DINOv2, from whose patch they are scaled for DINOv3",
-    )
-    model.add_argument("--upernet-width", type=int, help="256 or 512, as the paper's peers (default: 256)")
-    add_option(model, "--input-size", "; default", listed=_settings("input_size"))
+    tasks = ("detection", "segmentation", "both")
+    option(model, "--task", "default: all that have labels", choices=tasks)
+    option(model, "--variant", " (default: that of --backbone, else b)")
+    weights = "backbone of 'spectradino pretrain', or DINOv2 or DINOv3 weights: file or Hugging Face folder"
+    option(model, "--backbone", weights, type=Path, metavar="FILE")
+    option(model, "--baseline", "; frozen by default")
+    mode = "parts to train; all but full need --start or --backbone (default: half; with --baseline: head)"
+    option(model, "--mode", mode, choices=("head", "adapters", "half", "full"))
+    option(
+        model, "--head", "head for boxes (default: dense) or masks (default: upernet), for both tasks e.g. "
+        "dense,upernet; one of", listed=_head_names, metavar="KIND",
+    )  # fmt: skip
+    option(model, "--fusion", "fusion (default: concat), one of", listed=_fusion_names)
+    option(model, "--fuse-at", "default: taps for upernet and linear4, else last", choices=("last", "taps"))
+    option(
+        model, "--strides", "strides of the pyramid: 3.5-28 (smallest objects, slowest), 7-28, or fast, i.e. 14-28 "
+        "(default: 7-28); pixels of DINOv2, from whose patch they are scaled for DINOv3",
+    )  # fmt: skip
+    option(model, "--upernet-width", "256 or 512, as the paper's peers (default: 256)", type=int)
+    option(model, "--input-size", "; default", listed=_settings("input_size"))
     recipe = command.add_argument_group(
         "overrides of the recipe", "Defaults are those of data sets; a --recipe has its own."
     )
-    add_option(recipe, "--epochs", "; default", listed=_settings("epochs"))
-    add_option(recipe, "--steps", " (default: that of the epochs)")
-    add_option(recipe, "--batch", ", over all processes; default", listed=_settings("batch"))
-    lr = add_option(recipe, "--lr", " of the heads; others are scaled accordingly; default", listed=_rates("head"))
-    lr_adapters = recipe.add_argument(
-        "--lr-adapters", type=float, metavar="LR",
-        help="learning rate of adapters, stems and modality embedding; default",
-    )  # fmt: skip
-    lr_blocks = recipe.add_argument(
-        "--lr-blocks", type=float, metavar="LR", help="learning rate of the backbone's blocks; default"
-    )
-    list_names(lr_adapters, _rates("adapters"))
-    list_names(lr_blocks, _rates("blocks"))
-    add_former(recipe, lr, "--rate")
-    add_former(recipe, lr_adapters, "--rate-adapters")
-    add_former(recipe, lr_blocks, "--rate-blocks")
-    recipe.add_argument(
-        "--layer-decay", type=float, metavar="FACTOR", help="learning rate ratio of adjacent blocks (default: 1)"
-    )
-    add_option(recipe, "--ema", " (default: 0.999)")
-    add_option(recipe, "--seed", " of weights and samples (default: 0)")
+    option(recipe, "--epochs", "; default", listed=_settings("epochs"))
+    option(recipe, "--steps", " (default: that of the epochs)")
+    option(recipe, "--batch", ", over all processes; default", listed=_settings("batch"))
+    heads = " of the heads; others are scaled accordingly; default"
+    option(recipe, "--lr", heads, former="--rate", listed=_rates("head"))
+    for group, parts in (("adapters", "adapters, stems and modality embedding"), ("blocks", "the backbone's blocks")):
+        text = f"learning rate of {parts}; default"
+        option(recipe, f"--lr-{group}", text, former=f"--rate-{group}", listed=_rates(group), type=float, metavar="LR")
+    option(recipe, "--layer-decay", "learning rate ratio of adjacent blocks (default: 1)", type=float, metavar="FACTOR")
+    option(recipe, "--ema", " (default: 0.999)")
+    option(recipe, "--seed", " of weights and samples (default: 0)")
     run = command.add_argument_group("run")
-    add_option(run, "--out", " folder (default: runs/RECIPE); a stopped run is resumed", metavar="DIR")
-    add_option(
+    option(run, "--out", " folder (default: runs/RECIPE); a stopped run is resumed", metavar="DIR")
+    option(
         run, "--start", ", fine-tuned, such as models/lwir_box.safetensors; band, classes and heads may differ: "
         "matching weights are used",
     )  # fmt: skip
@@ -121,19 +105,16 @@ def add(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    import os
-
+    from spectradino_core.models.registry import choose
     from spectradino_core.training.finetune import finetune, labelled_training_data
     from spectradino_core.training.modes import refuse_random_blocks
+    from spectradino_core.training.recipes import RECIPES
 
-    for name in ("epochs", "steps", "batch", "grad_accum", "checkpoint_every", "log_every", "upernet_width"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
+    require_at_least(options, "epochs steps batch grad-accum checkpoint-every log-every upernet-width")
     own = _own(options)
     if options.recipe is not None:
         refuse(options, _OF_MODEL, f"is for --dataset and --data: the recipe '{options.recipe}' has its own model")
-        recipe = _of_name(options.recipe)
+        recipe = choose(dict(sorted(RECIPES.items())), "recipe", options.recipe)()
     else:
         recipe = _of_dataset(options, published(options) if own is None else own.benchmark)
     recipe = _changed(recipe, options)
@@ -148,7 +129,7 @@ def _run(options: argparse.Namespace) -> int:
     data = None
     if own is not None:
         data = replace(labelled_training_data(recipe, own.benchmark, own.root), about=own.provenance)
-        if os.environ.get("RANK", "0") == "0":
+        if is_main_process():
             print("\n".join(own.described()))
     path = finetune(
         recipe,
@@ -161,7 +142,7 @@ def _run(options: argparse.Namespace) -> int:
         training_data=data,
         activation_checkpointing=options.activation_checkpointing,
     )
-    if os.environ.get("RANK", "0") == "0":
+    if is_main_process():
         print(f"{path}: export it with 'spectradino export --model {path} --out model.onnx'")
     return 0
 
@@ -251,14 +232,6 @@ def _recipes() -> Sequence[str]:
     return tuple(RECIPES)
 
 
-def _of_name(name: str) -> FinetuneRecipe:
-    from spectradino_core.training.recipes import RECIPES
-
-    if name not in RECIPES:
-        raise ValueError(f"unknown recipe '{name}': choose one of {', '.join(sorted(RECIPES))}")
-    return RECIPES[name]()
-
-
 def _of_dataset(options: argparse.Namespace, benchmark: Benchmark) -> FinetuneRecipe:
     from spectradino_core.models.perception_checkpoint import backbone_config, describe_checkpoint
     from spectradino_core.training.downstream import downstream_recipe
@@ -281,13 +254,9 @@ def _of_dataset(options: argparse.Namespace, benchmark: Benchmark) -> FinetuneRe
         variant,
         mode=options.mode or ("head" if options.baseline else "half"),
         backbone="dinov2_repeat" if options.baseline else "spectradino",
-        fusion=options.fusion or "concat",
-        fuse_at=options.fuse_at,
-        strides=options.strides or "7-28",
         registers=registers,
-        upernet_width=options.upernet_width,
-        detection=heads.get("detection", "dense"),
-        segmentation=heads.get("segmentation", "upernet"),
+        **given(options, "fusion fuse_at strides upernet_width"),
+        **heads,
     )
     if start is not None:
         recipe = _like_start(recipe, *start, options, heads)
@@ -297,24 +266,19 @@ def _of_dataset(options: argparse.Namespace, benchmark: Benchmark) -> FinetuneRe
 
 
 def _like_start(
-    recipe: FinetuneRecipe, info: ModelInfo, start: Architecture, options: argparse.Namespace, heads: dict[str, str]
+    recipe: FinetuneRecipe, info: ModelInfo, start: Architecture, options: argparse.Namespace, heads: dict[str, Any]
 ) -> FinetuneRecipe:
     """Return the recipe with the start model's architecture, except for what options ask for."""
-    requested = {
-        "variant": options.variant, "backbone": options.baseline or None, "fusion": options.fusion,
-        "fuse_at": options.fuse_at, "strides": options.strides, "upernet_width": options.upernet_width,
-        "detection": heads.get("detection"), "segmentation": heads.get("segmentation"),
-    }  # fmt: skip
     wanted = recipe.architecture
-    given = {name: getattr(wanted, name) for name, value in requested.items() if value is not None}
-    architecture = replace(
-        start, infrared=wanted.infrared, box_classes=wanted.box_classes, mask_classes=wanted.mask_classes, **given
-    )
+    requested = ["infrared", "box_classes", "mask_classes", *heads]
+    requested += [*given(options, "variant fusion fuse_at strides upernet_width")]
+    requested += ["backbone"] if options.baseline else []
+    architecture = replace(start, **{name: getattr(wanted, name) for name in requested})
     thermal = info.thermal if info.infrared.key == wanted.infrared else recipe.thermal
     return replace(recipe, architecture=architecture, input_size=info.input_size, thermal=thermal)
 
 
-def _heads(options: argparse.Namespace, benchmark: Benchmark) -> dict[str, str]:
+def _heads(options: argparse.Namespace, benchmark: Benchmark) -> dict[str, Any]:
     """Return the kinds of heads given by name."""
     from spectradino_core.models.registry import DETECTION, SEGMENTATION, choose
 
@@ -355,37 +319,25 @@ def _changed(recipe: FinetuneRecipe, options: argparse.Namespace) -> FinetuneRec
     """Return the recipe with the overrides of the options."""
     from spectradino_core.data.augment import PLAIN
 
-    loop = {
-        "steps": options.steps, "ema": options.ema, "amp": options.amp, "parts": options.grad_accum,
-        "checkpoint_every": options.checkpoint_every, "log_every": options.log_every,
-        "tensorboard": options.tensorboard or None,
-    }  # fmt: skip
-    recipe = replace(recipe, loop=replace(recipe.loop, **{k: v for k, v in loop.items() if v is not None}))
-    if options.epochs is not None:
-        if recipe.dataset is None or options.steps is not None:
-            raise ValueError("--epochs is for --dataset, and excludes --steps")
-        recipe = replace(recipe, epochs=options.epochs)
-    elif options.steps is not None:
-        warmup = min(recipe.loop.warmup, options.steps // 10)  # a short run warms up for at most a tenth of it
-        recipe = replace(recipe, epochs=None, loop=replace(recipe.loop, warmup=warmup))
-    if options.mix:
-        recipe = replace(recipe, mix=parse_mix(options.mix))
+    if options.epochs is not None and (recipe.dataset is None or options.steps is not None):
+        raise ValueError("--epochs is for --dataset, and excludes --steps")
     rates = dict(recipe.rates)
     if options.lr is not None:
         rates = {group: rate * options.lr / recipe.rates["head"] for group, rate in rates.items()}
-    given = {"adapters": options.lr_adapters, "blocks": options.lr_blocks}
-    rates |= {group: rate for group, rate in given.items() if rate is not None}
+    rates |= without_none(adapters=options.lr_adapters, blocks=options.lr_blocks)
+    loop = replace(
+        recipe.loop,
+        **given(options, "steps ema amp checkpoint_every log_every"),
+        **without_none(parts=options.grad_accum, tensorboard=options.tensorboard or None),
+    )
+    if options.steps is not None:  # a short run warms up for at most a tenth of it
+        recipe, loop = replace(recipe, epochs=None), replace(loop, warmup=min(loop.warmup, options.steps // 10))
     augmentation = PLAIN if options.no_augmentation else recipe.augmentation
-    if options.band_dropout is not None:
-        augmentation = replace(augmentation, band_dropout=options.band_dropout)
-    if options.layer_decay is not None:
-        recipe = replace(recipe, layer_decay=options.layer_decay)
-    if options.mode is not None and recipe.mode != options.mode:
-        recipe = replace(recipe, mode=options.mode)
     return replace(
         recipe,
+        loop=loop,
         rates=rates,
-        augmentation=augmentation,
-        batch=recipe.batch if options.batch is None else options.batch,
-        seed=recipe.seed if options.seed is None else options.seed,
+        augmentation=replace(augmentation, **given(options, "band_dropout")),
+        mix=parse_mix(options.mix) if options.mix else recipe.mix,
+        **given(options, "epochs layer_decay mode batch seed"),
     )

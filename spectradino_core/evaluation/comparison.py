@@ -6,25 +6,22 @@ adapters. A later revision of the paper reports that it can be negative, so ever
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from tqdm import tqdm
 
 from spectradino_core.data.labels import describe_notes
-from spectradino_core.evaluation.confusion import DetectionConfusion
-from spectradino_core.evaluation.detection import mean_average_precision
-from spectradino_core.evaluation.scorer import ALL, Run, Scorer, Scores, score_runs
-from spectradino_core.evaluation.sets import LabelledSet
-from spectradino_core.evaluation.spread import Spread
-from spectradino_core.evaluation.vocabulary import Vocabulary
+from spectradino_core.evaluation.detection import DetectionConfusion
+from spectradino_core.evaluation.scorer import ALL, Run, Scores, score_runs
+from spectradino_core.evaluation.sets import LabelledSet, Vocabulary
+from spectradino_core.evaluation.spread import Spread, known_mean
 from spectradino_core.evaluation.worst import WorstFrames
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.runtime.pipeline import Pipeline
-
-__all__ = ["BASELINE", "FUSED", "METRICS", "THRESHOLDS", "Comparison", "compare", "same_task"]
 
 FUSED = "fused"
 BASELINE = "frozen DINOv2, IR as grey"
@@ -33,14 +30,21 @@ _STREAMS = {FUSED: Mode.FUSED, "RGB only": Mode.RGB_ONLY, "IR only": Mode.IR_ONL
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 19))
 """Score thresholds 0.05 to 0.9 to choose `ModelInfo.score_threshold` from."""
 
-METRICS: Mapping[str, Callable[[Scores], float | None]] = {
-    "mAP": lambda scores: None if scores.detection is None else scores.detection.map,
-    "mAP50": lambda scores: None if scores.detection is None else scores.detection.map50,
-    "mAP75": lambda scores: None if scores.detection is None else scores.detection.map75,
-    "mIoU": lambda scores: None if scores.segmentation is None else scores.segmentation.miou,
-    "mAcc": lambda scores: None if scores.segmentation is None else scores.segmentation.macc,
+METRICS = {
+    "mAP": ("detection", "map"),
+    "mAP50": ("detection", "map50"),
+    "mAP75": ("detection", "map75"),
+    "mIoU": ("segmentation", "miou"),
+    "mAcc": ("segmentation", "macc"),
 }
-"""Columns of a table by name: functions from scores to 0..1, or None without labels."""
+"""Columns of a table by name: attributes of `Scores` and of its part; see `metric_of`."""
+
+
+def metric_of(scores: Scores, metric: str) -> float | None:
+    """Return one of `METRICS`, in 0..1; None without labels."""
+    part, name = METRICS[metric]
+    found = getattr(scores, part)
+    return None if found is None else getattr(found, name)
 
 
 @dataclass
@@ -50,28 +54,29 @@ class Comparison:
     Attributes:
         name: name of the data set.
         info: metadata of the first model; all models have its classes.
-        rows: names of the rows.
         scores: scores by subset and row, one per seed; empty for a baseline that was not given.
         images: number of pairs by subset.
-        worst: worst frames of the first model, fused.
-        thresholds: confusions of the first model by score threshold; empty without box labels.
+        worst, thresholds: worst frames of the first model, fused, and its confusions by score threshold, if there are
+            box labels.
         unknown: classes of the data set that the models lack, which are excluded.
-        about: notes of the data set, such as which pixels its rule ignores.
-        label_notes: notes on the label files.
+        about, label_notes: the rule of a published benchmark, if there is one, and notes on the label files.
         masks: how masks were enlarged to the images; empty for models without masks.
     """
 
     name: str
     info: ModelInfo
-    rows: tuple[str, ...]
     scores: dict[str, dict[str, list[Scores]]]
     images: dict[str, int]
     worst: WorstFrames
     thresholds: Mapping[float, DetectionConfusion]
-    unknown: tuple[str, ...] = ()
-    about: tuple[str, ...] = ()
-    label_notes: tuple[str, ...] = ()
-    masks: str = ""
+    unknown: tuple[str, ...]
+    about: tuple[str, ...]
+    label_notes: tuple[str, ...]
+    masks: str
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        return tuple(self.scores[ALL])
 
     @property
     def subsets(self) -> tuple[str, ...]:
@@ -80,18 +85,19 @@ class Comparison:
     @property
     def metrics(self) -> tuple[str, ...]:
         """Entries of `METRICS` for which there are labels."""
-        return tuple(name for name, of in METRICS.items() if any(of(s) is not None for s in self.scores[ALL][FUSED]))
+        fused = self.scores[ALL][FUSED]
+        return tuple(name for name in METRICS if any(metric_of(scores, name) is not None for scores in fused))
 
     @property
     def best_threshold(self) -> float | None:
         """The threshold with the highest F1, averaged over classes; None without box labels."""
-        found = {t: mean_average_precision(mistakes.f1()) for t, mistakes in self.thresholds.items()}
-        known = {t: value for t, value in found.items() if value == value}
+        found = {t: known_mean(mistakes.f1().values()) for t, mistakes in self.thresholds.items()}
+        known = {t: value for t, value in found.items() if not math.isnan(value)}
         return max(known, key=lambda t: known[t]) if known else None
 
     def figure(self, metric: str, row: str, subset: str = ALL) -> Spread:
         """Return one of `METRICS` of one row over its seeds."""
-        return Spread.of(METRICS[metric](scores) for scores in self.scores[subset].get(row, []))
+        return Spread.of(metric_of(scores, metric) for scores in self.scores[subset].get(row, []))
 
     def precision(self) -> dict[str, dict[str, np.ndarray]]:
         """Return precision at each of COCO's recalls at IoU 0.5 by row and class, averaged over seeds."""
@@ -112,10 +118,7 @@ class Comparison:
 
 
 def same_task(infos: Mapping[str, ModelInfo]) -> None:
-    """Check that models are comparable in one table.
-
-    Args:
-        infos: metadata by file.
+    """Check that models, by file, are comparable in one table.
 
     Raises:
         ValueError: a model has another infrared band or other classes; names its file.
@@ -144,11 +147,10 @@ def compare(
     """Score all models on all pairs of a data set.
 
     Args:
-        models: seeds of one model.
-        baselines: seeds of the baseline; empty: its row is kept without scores.
+        models, baselines: seeds of one model, and of the baseline; without any, its row is kept without scores.
         data: the data set.
         worst: number of worst frames to draw.
-        left_out: mask classes that the data set's rule excludes from the means.
+        left_out: mask classes to exclude from the means.
         workers: threads that read pairs ahead, see `prefetched`.
 
     Raises:
@@ -167,35 +169,30 @@ def compare(
             f"{unknown[0]} can't be excluded from the means: the mask classes are {', '.join(info.mask_classes)}"
         )
     vocabulary = Vocabulary.between(info, data, data.name)
-    runs = {
-        (row, seed): Run(pipeline, mode)
-        for row, mode in _STREAMS.items()
-        for seed, pipeline in enumerate(models)
-    } | {(BASELINE, seed): Run(pipeline) for seed, pipeline in enumerate(baselines)}  # fmt: skip
-    names = {f"{row} {seed}": run for (row, seed), run in runs.items()}
+    runs: dict[str, list[Run]] = {row: [Run(pipeline, mode) for pipeline in models] for row, mode in _STREAMS.items()}
+    runs[BASELINE] = [Run(pipeline) for pipeline in baselines]
+    named = {f"{row} {seed}": run for row, seeds in runs.items() for seed, run in enumerate(seeds)}
     kept = WorstFrames(info, models[0].score_threshold, worst)
-    found = score_runs(names, _with_progress(vocabulary, data, workers), {f"{FUSED} 0": kept})
+    pairs = tqdm(data.samples(workers), total=len(data), unit="pair", desc=data.name, disable=None)
+    found = score_runs(named, map(vocabulary, pairs), {f"{FUSED} 0": kept})
     first = found[f"{FUSED} 0"]
     images = first.images
     if not images[ALL]:
         raise ValueError(f"{data.name} holds no pairs")
-    rows = (*_STREAMS, BASELINE)
 
-    def scorers(row: str) -> list[Scorer]:
-        return [found[f"{row} {seed}"] for r, seed in runs if r == row]
+    def scores(row: str, subset: str) -> list[Scores]:
+        return [found[f"{row} {seed}"].scores(subset, left_out) for seed in range(len(runs[row]))]
 
+    rule = getattr(data, "ignore", "")
     return Comparison(
         name=data.name,
         info=info,
-        rows=rows,
-        scores={
-            subset: {row: [one.scores(subset, left_out) for one in scorers(row)] for row in rows} for subset in images
-        },
+        scores={subset: {row: scores(row, subset) for row in runs} for subset in images},
         images=images,
         worst=kept,
         thresholds={t: made for t in THRESHOLDS if (made := first.mistakes(t)) is not None},
-        unknown=(*vocabulary.unknown_boxes, *vocabulary.unknown_masks),
-        about=_about(data),
+        unknown=vocabulary.unknown,
+        about=(str(rule),) if rule else (),
         label_notes=(*describe_notes(getattr(data, "notes", {})), *getattr(data, "remarks", ())),
         masks=_masks([*models, *baselines]) if info.mask_classes else "",
     )
@@ -211,14 +208,3 @@ def _masks(pipelines: Sequence[Pipeline]) -> str:
         "graphs give no logits. Evaluate checkpoints (.safetensors) to compare with published figures, which are some "
         "tenths of a point higher"
     )
-
-
-def _with_progress(vocabulary: Vocabulary, data: LabelledSet, workers: int) -> Iterator:
-    """Iterate over the pairs with the model's labels, with a progress bar on a terminal."""
-    return map(vocabulary, tqdm(data.samples(workers), total=len(data), unit="pair", desc=data.name, disable=None))
-
-
-def _about(data: LabelledSet) -> tuple[str, ...]:
-    """Return the rule of a published benchmark, if its reader has one."""
-    rule = getattr(data, "ignore", "")
-    return (str(rule),) if rule else ()

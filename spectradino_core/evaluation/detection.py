@@ -1,15 +1,15 @@
-"""COCO's detection scores: mAP over IoU 0.5 to 0.95, mAP50, mAP75, per class, and precision-recall curves.
+"""COCO's detection scores: mAP over IoU 0.5 to 0.95, mAP50, mAP75, per class, precision-recall curves, confusions.
 
 Rule for each class and IoU threshold: within an image, detections are processed by descending score, at most 100; each
 is matched to the unmatched true box with the largest IoU, if that is at least the threshold. An unmatched detection is
 a false positive unless it lies in an ignored region (COCO's crowds). Over all images, precision, made non-increasing in
 recall, is averaged at the 101 recalls 0, 0.01 .. 1.
 
-`match_image` does the matching of one image without keeping boxes; `detection_scores` aggregates any selection of
-images. Only NumPy is used, because the demo runs this where only the robot's packages are installed; the tests compare
-it with pycocotools.
+`match_image` does the matching of one image without keeping boxes; `detection_scores` and `DetectionConfusion`
+aggregate any selection of images. Only NumPy is used, because the demo runs this where only the robot's packages are
+installed; the tests compare it with pycocotools.
 
-Letters: K detections, N true boxes as x1 y1 x2 y2, T IoU thresholds.
+Letters: K detections, N true boxes as x1 y1 x2 y2, T IoU thresholds, C classes.
 """
 
 from __future__ import annotations
@@ -20,19 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from spectradino_core.evaluation.spread import none_for_nan
-
-__all__ = [
-    "IOU_THRESHOLDS",
-    "RECALLS",
-    "SCORE_FLOOR",
-    "DetectionScores",
-    "ImageMatches",
-    "detection_scores",
-    "joined",
-    "match_image",
-    "mean_average_precision",
-]
+from spectradino_core.evaluation.spread import known_mean, none_for_nan
 
 SCORE_FLOOR = 0.02
 """Minimum score of scored detections: average precision needs the curve far below the serving threshold."""
@@ -51,15 +39,13 @@ class ImageMatches:
     """Matching of one image's detections, in their order, without boxes.
 
     Attributes:
-        scores: float [K].
-        labels: int16 [K], class indices.
+        scores, labels: float [K] and class indices, int16 [K].
         outcomes: int8 [T, K] at each IoU threshold; 1: true positive, 0: false positive, -1: ignored, also beyond
             COCO's 100 of a class.
         taken: int16 [K], index of the true box of its class matched at IoU 0.5; -1: none.
         true_classes: int16 [K], class of the true box of any class matched at IoU 0.5; -1: none; -2: in an ignored
             region.
-        true_labels: int16 [N], class indices.
-        ignored: bool [N], true boxes that are ignored regions.
+        true_labels, ignored: class indices, int16 [N], and which true boxes are ignored regions, bool [N].
     """
 
     scores: np.ndarray
@@ -80,11 +66,10 @@ class DetectionScores:
     """Scores in 0..1; nan without true boxes.
 
     Attributes:
-        map: mean over IoU 0.5, 0.55 .. 0.95 and over the classes with true boxes.
-        map50, map75: the same at one IoU threshold.
+        map: mean over IoU 0.5, 0.55 .. 0.95 and over the classes with true boxes; map50, map75: at one IoU threshold.
         ap, ap50, ap75: the same by class.
         instances: number of true boxes by class, without ignored ones.
-        precision: precision at IoU 0.5 at each of `RECALLS` by class, float64 [101]; nan without true boxes.
+        precision: precision at IoU 0.5 at each of `RECALLS`, float64 [101], by class.
     """
 
     map: float
@@ -98,14 +83,46 @@ class DetectionScores:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the scores for JSON, without curves; None for nan."""
-        return {
-            **{name: none_for_nan(getattr(self, name)) for name in ("map", "map50", "map75")},
-            **{
-                name: {label: none_for_nan(value) for label, value in getattr(self, name).items()}
-                for name in ("ap", "ap50", "ap75")
-            },
-            "instances": dict(self.instances),
-        }
+        return {name: none_for_nan(value) for name, value in vars(self).items() if name != "precision"}
+
+
+class DetectionConfusion:
+    """Confusion matrix of detections at one score threshold: missed boxes, false positives and wrong classes.
+
+    Average precision covers all thresholds, while a robot runs at one. By descending score, each detection is matched
+    to the unmatched true box of any class with the largest IoU of at least 0.5. Unmatched detections in an ignored
+    region are skipped. `counts`, int64 [C + 1, C + 1], has a row for each true class, the last one background, and a
+    column for each detected one, the last one missed boxes.
+    """
+
+    def __init__(self, images: Sequence[ImageMatches], classes: Sequence[str], threshold: float) -> None:
+        """Count the detections with at least the threshold's score."""
+        self.classes = tuple(classes)
+        background = len(self.classes)
+        true, labels = joined(images, "true_classes"), joined(images, "labels")
+        counted = (joined(images, "scores") >= threshold) & (true >= -1)
+        self.counts = np.zeros((background + 1,) * 2, np.int64)
+        np.add.at(self.counts, (np.where(true < 0, background, true)[counted], labels[counted]), 1)
+        self.counts[:-1, -1] = _instances(images, background) - self.counts[:-1].sum(axis=1)
+
+    def precision(self) -> dict[str, float]:
+        """Return the precision of each class; nan if it was never detected."""
+        return self._fractions(self.counts[:, :-1].sum(axis=0))
+
+    def recall(self) -> dict[str, float]:
+        """Return the recall of each class; nan without true boxes."""
+        return self._fractions(self.counts[:-1].sum(axis=1))
+
+    def f1(self) -> dict[str, float]:
+        """Return the F1 score of each class, 0 if none of its boxes was found; nan without true boxes."""
+        correct, true = np.diagonal(self.counts)[:-1].astype(np.float64), self.counts[:-1].sum(axis=1)
+        values = np.where(true > 0, 2 * correct / np.maximum(true + self.counts[:, :-1].sum(axis=0), 1), np.nan)
+        return dict(zip(self.classes, values.tolist(), strict=True))
+
+    def _fractions(self, of: np.ndarray) -> dict[str, float]:
+        correct = np.diagonal(self.counts)[:-1].astype(np.float64)
+        values = np.divide(correct, of, out=np.full(len(correct), np.nan), where=of > 0)
+        return dict(zip(self.classes, values.tolist(), strict=True))
 
 
 def match_image(
@@ -117,7 +134,7 @@ def match_image(
         found: boxes [K, 4] in the pixels of the true boxes, scores [K], labels [K].
         true: boxes [N, 4], labels [N] and optionally bool [N], ignored regions. A detection in an ignored region, by
             the fraction of its own area that is covered, is neither a true nor a false positive.
-        classes: number of classes; labels must be below it.
+        classes: C.
         name: name of the image, for error messages.
 
     Raises:
@@ -129,7 +146,7 @@ def match_image(
     true_boxes, true_labels = _checked(f"truth {name}", true[:2], classes)
     ignored = _ignored(f"truth {name}", true[2:], len(true_boxes))
     order = np.argsort(-scores, kind="stable")
-    iou, inside = _overlaps(boxes, true_boxes)
+    iou, inside = overlaps(boxes, true_boxes)
     real, regions = np.flatnonzero(~ignored), np.flatnonzero(ignored)
     outcomes = np.zeros((len(IOU_THRESHOLDS), len(boxes)), np.int8)
     taken = np.full(len(boxes), _NONE, np.int16)
@@ -160,7 +177,7 @@ def detection_scores(images: Sequence[ImageMatches], classes: Sequence[str]) -> 
     if len(set(classes)) != len(classes):
         raise ValueError(f"class names must be unique, not {list(classes)}")
     scores, labels, outcomes = (joined(images, name) for name in ("scores", "labels", "outcomes"))
-    instances = np.bincount(joined(images, "true_labels")[~joined(images, "ignored")], minlength=len(classes))
+    instances = _instances(images, len(classes))
     precision = np.full((len(IOU_THRESHOLDS), len(RECALLS), len(classes)), np.nan)
     for label in np.flatnonzero(instances):
         mine = np.flatnonzero(labels == label)
@@ -169,13 +186,12 @@ def detection_scores(images: Sequence[ImageMatches], classes: Sequence[str]) -> 
             precision[row, :, label] = _precision(outcome[outcome >= 0] > 0, int(instances[label]))
     at_iou = precision.mean(axis=1)  # a class is nan at all recalls or at none
     ap, ap50, ap75 = (
-        {name: float(value) for name, value in zip(classes, values, strict=True)}
-        for values in (at_iou.mean(axis=0), at_iou[0], at_iou[_IOU_75])
+        dict(zip(classes, values.tolist(), strict=True)) for values in (at_iou.mean(axis=0), at_iou[0], at_iou[_IOU_75])
     )
     return DetectionScores(
-        map=mean_average_precision(ap),
-        map50=mean_average_precision(ap50),
-        map75=mean_average_precision(ap75),
+        map=known_mean(ap.values()),
+        map50=known_mean(ap50.values()),
+        map75=known_mean(ap75.values()),
         ap=ap,
         ap50=ap50,
         ap75=ap75,
@@ -184,16 +200,15 @@ def detection_scores(images: Sequence[ImageMatches], classes: Sequence[str]) -> 
     )
 
 
-def mean_average_precision(per_class: Mapping[str, float]) -> float:
-    """Return the mean over the classes with a value; nan without any."""
-    known = [value for value in per_class.values() if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")
-
-
 def joined(images: Sequence[ImageMatches], name: str) -> np.ndarray:
     """Concatenate one of the arrays over all images."""
     empty = np.empty((len(IOU_THRESHOLDS), 0) if name == "outcomes" else 0, bool if name == "ignored" else np.int8)
     return np.concatenate([empty, *(getattr(image, name) for image in images)], axis=-1)
+
+
+def _instances(images: Sequence[ImageMatches], classes: int) -> np.ndarray:
+    """Return the number of true boxes of each class, int64 [C], without ignored ones."""
+    return np.bincount(joined(images, "true_labels")[~joined(images, "ignored")], minlength=classes)
 
 
 def _precision(hit: np.ndarray, positives: int) -> np.ndarray:
@@ -224,7 +239,7 @@ def _at_least(iou: np.ndarray) -> np.ndarray:
     return np.minimum(iou, 1 - 1e-10)
 
 
-def _overlaps(boxes: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def overlaps(boxes: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return IoU and the fraction of each detection inside each true box, [K, N] each; inverted boxes are empty."""
     sides, true_sides = (np.clip(b[:, 2:] - b[:, :2], 0, None) for b in (boxes, truth))
     low = np.maximum(boxes[:, None, :2], truth[None, :, :2])

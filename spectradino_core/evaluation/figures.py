@@ -15,26 +15,16 @@ from spectradino_core.evaluation.detection import RECALLS
 from spectradino_core.evaluation.scorer import ALL
 from spectradino_core.evaluation.spread import Spread
 
-__all__ = [
-    "COLOURS", "class_bars", "confusion_matrix", "grouped_bars", "legend", "panels", "precision_recall", "subset_bars",
-]  # fmt: skip
-
 COLOURS = ("#0072B2", "#D55E00", "#E69F00", "#7F7F7F", "#009E73", "#CC79A7", "#56B4E9", "#000000")
 """Colours of rows in their order, distinguishable with colour vision deficiency (Okabe and Ito)."""
 
-_NAMES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "iou": "IoU", "accuracy": "accuracy"}
 _MAX_CLASSES_WITH_NUMBERS = 14
 
 
 def precision_recall(
     rows: Mapping[str, Mapping[str, Sequence[float] | np.ndarray]], instances: Mapping[str, int]
 ) -> Figure | None:
-    """Plot precision over recall at IoU 0.5, a panel per class with true boxes; None without any.
-
-    Args:
-        rows: precision at each of `RECALLS`, by row and class.
-        instances: number of true boxes by class.
-    """
+    """Plot precision at each of `RECALLS`, by row and class, a panel per class with true boxes; None without any."""
     classes = [name for name, count in instances.items() if count]
     if not classes:
         return None
@@ -48,18 +38,15 @@ def precision_recall(
     return figure
 
 
-def class_bars(comparison: Comparison, kind: str) -> Figure | None:
-    """Plot scores by class, a bar per row; kind as in `Comparison.by_class`. None without labels."""
+def class_bars(comparison: Comparison, kind: str, name: str) -> Figure | None:
+    """Plot scores of this name by class, a bar per row; kind as in `Comparison.by_class`. None without labels."""
     values = {row: comparison.by_class(kind, row) for row in comparison.rows}
     known = [v for v in values.values() if v]
     classes = [label for label in (known[0] if known else ()) if any(not math.isnan(v[label].mean) for v in known)]
     if not classes:
         return None
-    return grouped_bars(
-        classes,
-        {row: [v[label] for label in classes] for row, v in values.items() if v},
-        f"{_NAMES.get(kind, kind)} in per cent",
-    )
+    bars = {row: [v[label] for label in classes] for row, v in values.items() if v}
+    return grouped_bars(classes, bars, f"{name} in per cent")
 
 
 def subset_bars(comparison: Comparison, metric: str) -> Figure | None:

@@ -29,8 +29,6 @@ from spectradino_core.files import written_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Cell", "Page", "cell_text", "markdown_table"]
-
 Cell = str | int | float | None
 
 _NUMBER = re.compile(r"[-+−]?[\d.,]+( ?± ?[\d.,]+)?( ?%)?|[-–]|")
@@ -67,11 +65,7 @@ class Page:
     """HTML page whose elements are appended in the order of the calls."""
 
     def __init__(self, title: str, lead: str = "") -> None:
-        """
-        Args:
-            title: title of the page; plain text, like all text arguments here.
-            lead: paragraph below the title.
-        """
+        """Start with a title and a paragraph below it; plain text, like all text arguments here."""
         self.title = title
         self._parts = [f"<h1>{_escaped(title)}</h1>"]
         if lead:
@@ -94,19 +88,12 @@ class Page:
     def table(
         self, header: Sequence[str], rows: Sequence[Sequence[Cell]], caption: str = "", strong: Sequence[int] = ()
     ) -> None:
-        """Add a table with numeric columns aligned to the right.
-
-        Args:
-            header: one text per column.
-            rows: cells; see `cell_text` for the format of numbers.
-            caption: text above the table.
-            strong: indices of rows in bold.
+        """Add a table with numeric columns aligned to the right; `strong`: indices of rows in bold.
 
         Raises:
             ValueError: a row has more or fewer cells than the header.
         """
-        texts = _rows(header, rows)
-        numeric = [bool(texts) and all(_NUMBER.fullmatch(row[i]) for row in texts) for i in range(len(header))]
+        texts, numeric = _texts(header, rows)
         marks = [" class=n" if n else "" for n in numeric]
         head = "".join(f"<th{mark}>{_escaped(text)}</th>" for mark, text in zip(marks, header, strict=True))
         body = "".join(
@@ -132,17 +119,21 @@ class Page:
         self._add_image(_data_uri("image/svg+xml", buffer.getvalue()), caption, drawn=True)
 
     def image(self, image: np.ndarray | bytes, caption: str, longest_side: int = 960) -> None:
-        """Add an image, scaled down if a side is longer than `longest_side`.
+        """Add an image, scaled down if a side is longer than `longest_side` pixels.
 
-        Args:
-            image: uint8 [h, w, 3] in RGB order or [h, w], or the bytes of an image file.
-            caption: text below the image.
-            longest_side: maximum side in pixels.
+        It is uint8 [h, w, 3] in RGB order or [h, w], or the bytes of an image file.
         """
         if isinstance(image, bytes):
             decoded = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
             image = np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
-        self._add_image(_jpeg(image, longest_side), caption)
+        pixels: np.ndarray = image
+        is_image = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+        if pixels.dtype != np.uint8 or not is_image or not pixels.size:
+            raise ValueError(f"an image must be uint8 [h, w, 3] or [h, w], not {pixels.dtype} {tuple(pixels.shape)}")
+        scale = longest_side / max(pixels.shape[:2])
+        if scale < 1:
+            pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        self._add_image(_data_uri("image/jpeg", jpeg(pixels, _JPEG_QUALITY)), caption)
 
     @contextmanager
     def details(self, summary: str) -> Iterator[None]:
@@ -163,11 +154,7 @@ class Page:
         )
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the document atomically.
-
-        Raises:
-            OSError: not written; an existing file at `path` is unchanged.
-        """
+        """Write the document atomically."""
         with written_atomically(path) as scratch:
             scratch.write_bytes(self.html().encode())
 
@@ -190,38 +177,36 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Cell]], strong
     Raises:
         ValueError: a row has more or fewer cells than the header.
     """
-    texts = [[text.replace("|", "\\|").replace("\n", " ") for text in row] for row in _rows(header, rows)]
-    numeric = [bool(texts) and all(_NUMBER.fullmatch(row[i]) for row in texts) for i in range(len(header))]
+    texts, numeric = _texts(header, rows)
     lines = ["| " + " | ".join(header) + " |", "|" + "|".join("---:" if n else "---" for n in numeric) + "|"]
     for number, row in enumerate(texts):
-        cells = [f"**{text}**" if number in strong and text else text for text in row]
+        cells = [text.replace("|", "\\|").replace("\n", " ") for text in row]
+        cells = [f"**{text}**" if number in strong and text else text for text in cells]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _rows(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[list[str]]:
+def _texts(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> tuple[list[list[str]], list[bool]]:
+    """Return the texts of the cells, and which columns are numeric."""
     for number, row in enumerate(rows):
         if len(row) != len(header):
             raise ValueError(f"row {number} has {len(row)} cells, the header {len(header)}")
-    return [[cell_text(cell) for cell in row] for row in rows]
+    texts = [[cell_text(cell) for cell in row] for row in rows]
+    return texts, [bool(texts) and all(_NUMBER.fullmatch(row[i]) for row in texts) for i in range(len(header))]
 
 
 def _escaped(text: str) -> str:
     return html.escape(text.encode("utf-8", "replace").decode(), quote=True)
 
 
-def _jpeg(image: np.ndarray, longest_side: int) -> str:
-    if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)) or not image.size:
-        raise ValueError(f"an image must be uint8 [h, w, 3] or [h, w], not {image.dtype} {tuple(image.shape)}")
-    scale = longest_side / max(image.shape[:2])
-    if scale < 1:
-        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+def jpeg(image: np.ndarray, quality: int) -> bytes:
+    """Encode an image, uint8 [h, w, 3] in RGB order or [h, w], as a JPEG file."""
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
         raise ValueError(f"an image of {image.shape[1]}x{image.shape[0]} can't be stored as JPEG")
-    return _data_uri("image/jpeg", data.tobytes())
+    return data.tobytes()
 
 
 def _data_uri(kind: str, data: bytes) -> str:

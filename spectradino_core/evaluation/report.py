@@ -7,17 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spectradino_core.evaluation.comparison import BASELINE, FUSED, METRICS, Comparison
-from spectradino_core.evaluation.detection import mean_average_precision
+from spectradino_core.evaluation.comparison import BASELINE, FUSED, METRICS, Comparison, metric_of
+from spectradino_core.evaluation.detection import DetectionConfusion
 from spectradino_core.evaluation.figures import class_bars, confusion_matrix, precision_recall, subset_bars
 from spectradino_core.evaluation.page import Cell, Page, markdown_table
 from spectradino_core.evaluation.scorer import ALL, Scores
-from spectradino_core.evaluation.spread import none_for_nan
+from spectradino_core.evaluation.spread import known_mean, none_for_nan
 from spectradino_core.evaluation.worst import add_gallery
 from spectradino_core.files import written_atomically
 from spectradino_core.runtime.bundle import ModelInfo
-
-__all__ = ["Report"]
 
 _HOW_TO_READ = (
     "mAP is COCO's (IoU 0.5 to 0.95), mIoU and mAcc are means over classes; all in per cent. RGB only and IR only are "
@@ -32,7 +30,8 @@ class Report:
     def __init__(
         self, models: Mapping[str, ModelInfo], baselines: Mapping[str, ModelInfo], command: str, train_baseline: str
     ) -> None:
-        """
+        """Start without tables.
+
         Args:
             models: seeds of the model, by file.
             baselines: seeds of the baseline; empty: every table says how to train one.
@@ -52,11 +51,7 @@ class Report:
         self.comparisons.append(comparison)
 
     def write(self, folder: Path) -> None:
-        """Write `result.json`, `result.md` and `report.html`.
-
-        Raises:
-            OSError: a file could not be written.
-        """
+        """Write `result.json`, `result.md` and `report.html`."""
         page = self.page()
         texts = {
             "result.json": json.dumps(self.result(), indent=1, allow_nan=False) + "\n",
@@ -84,7 +79,10 @@ class Report:
             "left_out_classes": list(comparison.unknown),
             "label_notes": list(comparison.label_notes),
             "masks": comparison.masks,
-            "thresholds": _thresholds(comparison),
+            "thresholds": [
+                {"score_from": threshold} | none_for_nan(_rates(found))
+                for threshold, found in comparison.thresholds.items()
+            ],
             "subsets": {
                 subset: {
                     "images": comparison.images[subset],
@@ -137,9 +135,9 @@ class Report:
         for metric in comparison.metrics:
             if metric in ("mAP", "mIoU") and (bars := subset_bars(comparison, metric)) is not None:
                 page.figure(bars, f"{metric} by subset (pairs)")
-        for kind, title in (("ap", "AP by class"), ("iou", "IoU by class")):
-            if (bars := class_bars(comparison, kind)) is not None:
-                page.figure(bars, title)
+        for kind, name in (("ap", "AP"), ("iou", "IoU")):
+            if (bars := class_bars(comparison, kind, name)) is not None:
+                page.figure(bars, f"{name} by class")
         for title, header, rows in _class_tables(comparison):
             with page.details(title):
                 page.table(header, rows)
@@ -154,10 +152,17 @@ class Report:
                 confusion_matrix(counts, (*classes, "background"), (*classes, "missed"), "Boxes"),
                 f"Boxes at the model's own threshold ({comparison.info.score_threshold:g}), first model, fused",
             )
-            page.table(*_threshold_table(first), caption="At that threshold")
-            header, rows, best = _thresholds_table(comparison)
+            precision, recall = first.boxes.precision(), first.boxes.recall()
+            rows = [[label, 100 * precision[label], 100 * recall[label]] for label in classes]
+            page.table(["class", "precision", "recall"], rows, caption="At that threshold")
+            rows = [
+                [f"{threshold:g}", *(100 * known_mean(values.values()) for values in _rates(found).values())]
+                for threshold, found in comparison.thresholds.items()
+            ]
+            best = [index for index, t in enumerate(comparison.thresholds) if t == comparison.best_threshold]
+            caption = "Means over classes by threshold, first model, fused"
             with page.details(_best_threshold(comparison)):
-                page.table(header, rows, strong=best, caption="Means over classes by threshold, first model, fused")
+                page.table(["score threshold", "precision", "recall", "F1"], rows, caption, best)
         if first.pixels is not None:
             classes = comparison.info.mask_classes
             counts, columns = first.pixels.counts, (*classes, "unlabelled")
@@ -207,48 +212,20 @@ def _class_tables(comparison: Comparison) -> list[tuple[str, list[str], list[lis
         columns = {row: found for row in rows if (found := comparison.by_class(kind, row))}
         if FUSED not in columns:
             continue
-        counted = kind != "iou" and first.detection is not None
-        body: list[list[Cell]] = []
-        for label in columns[FUSED]:
-            cells: list[Cell] = [label]
-            if counted and first.detection is not None:
-                cells.append(first.detection.instances[label])
-            body.append([*cells, *(found[label].per_cent() for found in columns.values())])
-        tables.append((title, ["class", *(["true boxes"] if counted else []), *columns], body))
+        body: list[list[Cell]] = [
+            [label, *(found[label].per_cent() for found in columns.values())] for label in columns[FUSED]
+        ]
+        header = ["class", *columns]
+        if kind != "iou" and first.detection is not None:
+            header.insert(1, "true boxes")
+            for row in body:
+                row.insert(1, first.detection.instances[str(row[0])])
+        tables.append((title, header, body))
     return tables
 
 
-def _threshold_table(scores: Scores) -> tuple[list[str], list[list[Cell]]]:
-    assert scores.boxes is not None
-    precision, recall = scores.boxes.precision(), scores.boxes.recall()
-    rows: list[list[Cell]] = [
-        [label, 100 * precision[label], 100 * recall[label]] for label in scores.boxes.classes
-    ]  # fmt: skip
-    return ["class", "precision", "recall"], rows
-
-
-def _thresholds(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return precision, recall and F1 of the first model by threshold and class, fused, for JSON."""
-    return [
-        {"score_from": threshold}
-        | {
-            name: {label: none_for_nan(value) for label, value in values.items()}
-            for name, values in (("precision", found.precision()), ("recall", found.recall()), ("f1", found.f1()))
-        }
-        for threshold, found in comparison.thresholds.items()
-    ]
-
-
-def _thresholds_table(comparison: Comparison) -> tuple[list[str], list[list[Cell]], list[int]]:
-    """Return header, a row per threshold, and the index of the row with the best F1."""
-    rows: list[list[Cell]] = []
-    best: list[int] = []
-    for threshold, found in comparison.thresholds.items():
-        if threshold == comparison.best_threshold:
-            best.append(len(rows))
-        scores = (found.precision(), found.recall(), found.f1())
-        rows.append([f"{threshold:g}", *(100 * mean_average_precision(one) for one in scores)])
-    return ["score threshold", "precision", "recall", "F1"], rows, best
+def _rates(found: DetectionConfusion) -> dict[str, dict[str, float]]:
+    return {"precision": found.precision(), "recall": found.recall(), "f1": found.f1()}
 
 
 def _best_threshold(comparison: Comparison) -> str:
@@ -256,7 +233,7 @@ def _best_threshold(comparison: Comparison) -> str:
     best = comparison.best_threshold
     if best is None:
         return ""
-    f1 = 100 * mean_average_precision(comparison.thresholds[best].f1())
+    f1 = 100 * known_mean(comparison.thresholds[best].f1().values())
     return (
         f"Best F1 (mean over classes, first model, fused): {f1:.1f} at a score threshold of {best:g}; the model's "
         f"threshold is {comparison.info.score_threshold:g}. To change it, export with `--score-threshold`, chosen on "
@@ -269,7 +246,7 @@ def _model(file: str, info: ModelInfo) -> dict[str, Any]:
 
 
 def _scores(scores: Scores) -> dict[str, Any]:
-    out: dict[str, Any] = {name: none_for_nan(of(scores)) for name, of in METRICS.items()}
+    out: dict[str, Any] = {name: none_for_nan(metric_of(scores, name)) for name in METRICS}
     if scores.detection is not None:
         out["detection"] = scores.detection.to_dict()
     if scores.boxes is not None:

@@ -6,7 +6,7 @@ Letters: N items, D width, P patches of an item, S side of the square view in pi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
@@ -18,34 +18,25 @@ from spectradino_core.data.prefetch import prefetched
 from spectradino_core.data.pretraining import as_colour
 from spectradino_core.data.sources import MAPS, ImageSource
 from spectradino_core.data.views import DEPTH_RANGE_M, PLAIN, ViewOptions, colour_tensor, map_tensor, take_view
-from spectradino_core.evaluation.probes import (
+from spectradino_core.evaluation.feature_metrics import (
+    FARTHEST,
     LinearProbe,
     depth_scores,
     fit_probe,
+    knn_accuracy,
+    pair_cosines,
     patch_classes,
     patch_depth,
+    retrieval,
 )
-from spectradino_core.evaluation.retrieval import knn_accuracy, pair_cosines, retrieval
 from spectradino_core.evaluation.segmentation import UNLABELLED, ConfusionMatrix
 from spectradino_core.models.encoders import Encoder
 from spectradino_core.models.vit import Features
 from spectradino_core.thermal import ThermalContract
 
-__all__ = [
-    "FeatureSet",
-    "MeanCosine",
-    "evaluate_infrared_pairs",
-    "evaluate_neighbours",
-    "evaluate_pairs",
-    "evaluate_probes",
-    "extract_each",
-    "extract_features",
-    "mean_of",
-]
-
 CROPPED = ViewOptions(scale=(0.5, 1.0), flip=0.0, photometry=None)
 """Views after the first: one crop for both images of a pair, without other augmentation."""
-_NEAREST_M, _FARTHEST_M = 0.2, 100.0
+_NEAREST_M = 0.2
 
 
 class MeanCosine:
@@ -79,20 +70,19 @@ class MeanCosine:
 class FeatureSet:
     """Features of the items of a source.
 
-    Patch tokens take P times the memory of CLS (20 GB for 13,000 pairs on ViT-B), so they are compared batch by batch
-    and kept only where probes are fitted on them.
+    Patch tokens take P times the memory of CLS, so they are compared batch by batch and kept only for probes.
 
     Attributes:
         cls: CLS by modality, float32 [N, D].
-        gap: mean of the patch tokens (global average pooling) by modality, float32 [N, D]; empty: not requested. The
-            Omnivorous paper's figures are on these.
         labels: class of each item; None: unknown.
         patch_cosines: mean cosine of patch tokens at the same position, by pair of modalities, in the order of `cls`.
-        retained: mean cosine of RGB features with the teacher's, "retention_cls" and "retention_patches"; empty without
-            a teacher.
+        retained: mean cosine of RGB features with the teacher's, "retention_cls" and "retention_patches", if there is
+            one.
         patches: patch tokens by modality, float32 [N, P, D]; empty: not kept.
-        depth: depth of each patch in metres, 0 where unknown, [N, P]; None: not requested.
-        classes: class of each patch, -1 where unknown, [N, P]; None: not requested.
+        depth, classes: depth of each patch in metres, 0 where unknown, and its class, -1 where unknown, [N, P]; None:
+            not requested.
+        gap: mean of the patch tokens (global average pooling) by modality, float32 [N, D]; empty: not requested. The
+            Omnivorous paper's figures are on these.
     """
 
     cls: dict[str, np.ndarray]
@@ -121,7 +111,6 @@ def extract_each(
     batch: int = 16,
     truth_classes: int = 0,
     device: torch.device | str = "cpu",
-    thermal: ThermalContract | None = None,
     view: int = 0,
     teacher: Encoder | None = None,
     keep_patches: bool = False,
@@ -137,21 +126,18 @@ def extract_each(
         modalities: modalities beside RGB.
         side: S.
         batch: items per batch.
-        truth_classes: C; above 0, depth and class of each patch are extracted too.
-        device: device of the encoders.
-        thermal: contract from counts to network input; None: the default.
+        truth_classes: C; above 0, the ground truth `truth_maps`, of `MAPS`, of each patch is extracted too.
         view: 0: the largest centred square; above: a seeded random crop of at least half of the largest one's area.
         teacher: reference of the retention of RGB features, on `device`, one of the encoders or another.
         keep_patches: keep the patch tokens of all items, for probes.
         workers: see `prefetched`.
         depth_range_m: see `depth_values`; that of the encoders' training.
-        truth_maps: of `MAPS`, the ground truth that `truth_classes` asks for.
 
     Raises:
         ValueError: no item has all modalities, or features are not finite.
         ItemError: an item is damaged; an evaluation skips none.
     """
-    contract = thermal or ThermalContract()
+    contract = ThermalContract()
     truth = tuple(truth_maps) if truth_classes else ()
     wanted = tuple(dict.fromkeys((*modalities, *truth)))
     rows = [item for item in range(len(source)) if set(wanted) <= set(source.modalities(item))]
@@ -167,9 +153,8 @@ def extract_each(
         views = [take_view(source.load(i, wanted), options, side, np.random.default_rng((view, i))) for i in part]
         images = {"rgb": torch.from_numpy(np.stack([colour_tensor(view["rgb"]) for view in views]))}
         for key in modalities:
-            images[key] = torch.from_numpy(
-                np.stack([map_tensor(key, view[key], contract, depth_range_m) for view in views])
-            )
+            maps = [map_tensor(key, view[key], contract, depth_range_m) for view in views]
+            images[key] = torch.from_numpy(np.stack(maps))
         return views, images
 
     parts = [rows[start : start + batch] for start in range(0, len(rows), batch)]
@@ -189,12 +174,8 @@ def extract_each(
             segmented = [view["segmentation"] for view in views if "segmentation" in truth]
             classes += [patch_classes(mask, patch, truth_classes) for mask in segmented]
     labels = [label(i) for i in rows]
-    return {
-        name: extracted.feature_set(
-            labels, np.stack(depths) if depths else None, np.stack(classes) if classes else None
-        )
-        for name, extracted in found.items()
-    }
+    depth, patches = (np.stack(parts) if parts else None for parts in (depths, classes))
+    return {name: extracted.feature_set(labels, depth, patches) for name, extracted in found.items()}
 
 
 class _Extracted:
@@ -215,13 +196,9 @@ class _Extracted:
             one.append(features[key].patches.float().cpu().numpy())
         for (a, b), cosine in self._cosines.items():
             cosine.add(features[a].patches, features[b].patches)
-        if reference is not None:
-            rgb = features["rgb"]
-            for name, own, teachers in (
-                ("retention_cls", rgb.cls, reference.cls),
-                ("retention_patches", rgb.patches, reference.patches),
-            ):
-                self._retained.setdefault(name, MeanCosine()).add(own, teachers)
+        for kind in ("cls", "patches") if reference is not None else ():
+            mean = self._retained.setdefault(f"retention_{kind}", MeanCosine())
+            mean.add(getattr(features["rgb"], kind), getattr(reference, kind))
 
     def feature_set(self, labels: list[str | None], depth: np.ndarray | None, classes: np.ndarray | None) -> FeatureSet:
         return FeatureSet(
@@ -247,10 +224,9 @@ def evaluate_pairs(found: FeatureSet) -> dict[str, dict[str, Any]]:
     """Compute retrieval in both directions and cosines of RGB with every other modality.
 
     Returns:
-        By modality beside RGB: {"items", "from_rgb": {"r1", "r5", "median_rank", "items"}, "to_rgb": the same,
-        "cosine": {"true", "unrelated"}, "patch_cosine": of patch tokens at the same position, "gap": "from_rgb",
-        "to_rgb" and "cosine" of the mean patch token in place of CLS}, and with a teacher "retention_cls",
-        "retention_patches".
+        By modality beside RGB: {"items", "from_rgb" and "to_rgb": see `retrieval`, "cosine": see `pair_cosines`,
+        "patch_cosine": of patch tokens at the same position, "gap": these of the mean patch token in place of CLS, and
+        with a teacher "retention_cls", "retention_patches"}.
     """
     return {key: _pair_scores(found, "rgb", key) | found.retained for key in found.cls if key != "rgb"}
 
@@ -263,9 +239,7 @@ def _pair_scores(found: FeatureSet, first: str, second: str) -> dict[str, Any]:
 
 
 def _directions(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
-    return {
-        "from_rgb": asdict(retrieval(a, b)), "to_rgb": asdict(retrieval(b, a)), "cosine": asdict(pair_cosines(a, b)),
-    }  # fmt: skip
+    return {"from_rgb": retrieval(a, b), "to_rgb": retrieval(b, a), "cosine": pair_cosines(a, b)}
 
 
 def mean_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -319,10 +293,6 @@ def evaluate_probes(train: FeatureSet, test: FeatureSet, classes: int) -> dict[s
     Depth is fitted as its logarithm; patches without depth (sky) or class are skipped. Each is left out where a set
     lacks its ground truth.
 
-    Args:
-        train, test: features with ground truth.
-        classes: C.
-
     Returns:
         {modality: {"depth_rmse", "depth_delta1", "miou"}} for probes fitted on that modality, and
         {"rgb to <modality>": the same} for probes fitted on RGB.
@@ -330,23 +300,18 @@ def evaluate_probes(train: FeatureSet, test: FeatureSet, classes: int) -> dict[s
     Raises:
         ValueError: no ground truth.
     """
-    with_depth = train.depth is not None and test.depth is not None
-    with_classes = train.classes is not None and test.classes is not None
-    if not (with_depth or with_classes):
+    kinds = [k for k in ("depth", "classes") if getattr(train, k) is not None and getattr(test, k) is not None]
+    if not kinds:
         raise ValueError("probes need ground truth of one kind in both sets: extract features with truth_classes")
     if not train.patches or not test.patches:
         raise ValueError("probes need patch tokens: extract features with keep_patches")
-    scores: dict[str, dict[str, float]] = {}
     pairs = [(key, key, key) for key in test.patches]
     pairs += [(f"rgb to {key}", "rgb", key) for key in test.patches if key != "rgb"]
-    fitted_depth = {key: _fit_depth(train, key) for key in train.patches} if with_depth else {}
-    fitted_classes = {key: _fit_classes(train, key, classes) for key in train.patches} if with_classes else {}
+    probes = {(kind, key): _fit(train, kind, key, classes) for kind in kinds for key in train.patches}
+    scores: dict[str, dict[str, float]] = {name: {} for name, _, _ in pairs}
     for name, source, key in pairs:
-        scores[name] = {}
-        if with_depth:
-            scores[name] |= _score_depth(fitted_depth[source], test, key)
-        if with_classes:
-            scores[name]["miou"] = _score_classes(fitted_classes[source], test, key, classes)
+        for kind in kinds:
+            scores[name] |= _score(probes[kind, source], test, kind, key, classes)
     return scores
 
 
@@ -354,29 +319,19 @@ def _tokens(features: FeatureSet, key: str) -> np.ndarray:
     return features.patches[key].reshape(-1, features.patches[key].shape[-1])
 
 
-def _fit_depth(train: FeatureSet, key: str) -> LinearProbe:
-    assert train.depth is not None
-    depth = train.depth.reshape(-1)
-    return fit_probe(_tokens(train, key)[depth > 0], np.log(depth[depth > 0])[:, None])
+def _fit(train: FeatureSet, kind: str, key: str, classes: int) -> LinearProbe:
+    """Fit a probe for "depth" or "classes" on a modality's tokens."""
+    truth = getattr(train, kind).reshape(-1)
+    if kind == "depth":
+        return fit_probe(_tokens(train, key)[truth > 0], np.log(truth[truth > 0])[:, None])
+    return fit_probe(_tokens(train, key)[truth >= 0], np.eye(classes)[truth[truth >= 0]])
 
 
-def _fit_classes(train: FeatureSet, key: str, classes: int) -> LinearProbe:
-    assert train.classes is not None
-    label = train.classes.reshape(-1)
-    return fit_probe(_tokens(train, key)[label >= 0], np.eye(classes)[label[label >= 0]])
-
-
-def _score_depth(probe: LinearProbe, test: FeatureSet, key: str) -> dict[str, float]:
-    assert test.depth is not None
-    depth = test.depth.reshape(-1)
-    predicted = np.exp(np.clip(probe(_tokens(test, key)[depth > 0])[:, 0], np.log(_NEAREST_M), np.log(_FARTHEST_M)))
-    scores = depth_scores(predicted, depth[depth > 0])
-    return {"depth_rmse": scores.rmse, "depth_delta1": scores.delta1}
-
-
-def _score_classes(probe: LinearProbe, test: FeatureSet, key: str, classes: int) -> float:
-    assert test.classes is not None
-    label = test.classes.reshape(-1)
+def _score(probe: LinearProbe, test: FeatureSet, kind: str, key: str, classes: int) -> dict[str, float]:
+    truth = getattr(test, kind).reshape(-1)
+    if kind == "depth":
+        predicted = probe(_tokens(test, key)[truth > 0])[:, 0]
+        return depth_scores(np.exp(np.clip(predicted, np.log(_NEAREST_M), np.log(FARTHEST))), truth[truth > 0])
     pixels = ConfusionMatrix([str(number) for number in range(classes)])
-    pixels.add(probe(_tokens(test, key)).argmax(axis=1), np.where(label < 0, UNLABELLED, label))
-    return pixels.scores().miou
+    pixels.add(probe(_tokens(test, key)).argmax(axis=1), np.where(truth < 0, UNLABELLED, truth))
+    return {"miou": pixels.scores().miou}

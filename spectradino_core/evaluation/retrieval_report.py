@@ -1,10 +1,16 @@
-"""`spectradino evaluate retrieval`: table of backbones and held-out data sets as Markdown and JSON, and a plot."""
+"""`spectradino evaluate retrieval`: table of backbones and held-out data sets as Markdown and JSON, and plots.
+
+The plots show features of random items, with lines between the modalities of an item (SpectraDINO Figure 3). The
+paper's is a t-SNE in three dimensions. Principal components in two need no tuning and are comparable between stages.
+
+Letters: N items, D width.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -16,7 +22,7 @@ from spectradino_core.data.manifest import ManifestSource
 from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.data.sources import MAPS, ImageSource
 from spectradino_core.data.views import DEPTH_RANGE_M
-from spectradino_core.evaluation.projection import plot_pairs, plot_tsne
+from spectradino_core.evaluation.page import Cell, markdown_table
 from spectradino_core.evaluation.representations import (
     FeatureSet,
     evaluate_infrared_pairs,
@@ -35,15 +41,24 @@ from spectradino_core.models.perception_checkpoint import load_network
 from spectradino_core.models.spectradino import SpectraDINO
 from spectradino_core.scenes import MASK_CLASSES
 
-__all__ = ["evaluate_encoders", "open_encoder", "pairs_table", "run"]
+AnyEncoder = PlainEncoder | BandedEncoder
+Encoders = Mapping[str, AnyEncoder]
+Pairs = Mapping[str, tuple[np.ndarray, np.ndarray]]
+"""Features of RGB and of the same items in another modality, [N, D] each, by modality."""
+
+MAX_ITEMS = 100
+"""Maximum number of items drawn per modality, at random: the first ones of a recording look alike."""
+
+COLOURS = {
+    "rgb": "#1b9e77", "nir": "#e6ab02", "swir": "#7570b3", "lwir": "#d95f02", "depth": "#666666",
+    "segmentation": "#e7298a",
+}  # fmt: skip
 
 
-def open_encoder(path: Path, plain: bool = False) -> PlainEncoder | BandedEncoder:
+def open_encoder(path: Path, plain: bool = False) -> AnyEncoder:
     """Load the encoder of a file: DINOv2 in any layout, a SpectraDINO backbone, or a fine-tuned model.
 
-    Args:
-        path: the file.
-        plain: use the RGB path only, with every modality as a three-channel image: the baseline.
+    `plain`: use the RGB path only, with every modality as a three-channel image, for the baseline.
 
     Raises:
         CheckpointError: the file is none of these, or damaged.
@@ -56,10 +71,10 @@ def open_encoder(path: Path, plain: bool = False) -> PlainEncoder | BandedEncode
 
 
 def evaluate_encoders(
-    encoders: Mapping[str, PlainEncoder | BandedEncoder],
+    encoders: Encoders,
     sets: Mapping[str, ImageSource],
     side: int,
-    teacher: PlainEncoder | BandedEncoder | None = None,
+    teacher: AnyEncoder | None = None,
     maps: bool = False,
     infrared: bool = False,
     device: torch.device | str = "cpu",
@@ -77,10 +92,8 @@ def evaluate_encoders(
         maps: also evaluate depth and segmentation maps.
         infrared: also evaluate pairs of infrared bands, on items that have all bands of the data set; if there are
             fewer than two, each pair on the items that have both.
-        device: device of all encoders.
         views: number of views per item, whose scores are averaged; queries search the same view of the other items.
-        workers: see `prefetched`.
-        depth_range_m: see `extract_each`.
+        device, workers, depth_range_m: see `extract_each`.
 
     Returns:
         {encoder: {"set, modality": see `evaluate_pairs`}}, and for plots {encoder: {modality: (RGB, other) features}}
@@ -107,12 +120,11 @@ def evaluate_encoders(
             bands = [key for key in _modalities(source, False) if _supports(encoder, key)]
             for group in _seen_together(source, bands):
                 between = [
-                    evaluate_infrared_pairs(
-                        extract_features(encoder, source, group, side, device=device, view=view, workers=workers)
-                    )
+                    extract_features(encoder, source, group, side, device=device, view=view, workers=workers)
                     for view in range(views)
                 ]
-                scores[name] |= {f"{title}, {pair}": row for pair, row in mean_of(between).items()}
+                means = mean_of([evaluate_infrared_pairs(found) for found in between])
+                scores[name] |= {f"{title}, {pair}": row for pair, row in means.items()}
     return scores, drawn
 
 
@@ -151,32 +163,28 @@ def pairs_table(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
 
 def probes_table(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     """Return a Markdown table with a row per modality and encoder."""
-    lines = ["| probe | model | depth RMSE (m) | depth δ1 | mIoU |", "|---|---|---:|---:|---:|"]
-    for probe in dict.fromkeys(probe for probes in scores.values() for probe in probes):
-        for model, probes in scores.items():
-            if probe in probes:
-                row = probes[probe]
-                figures = (("depth_rmse", ".2f"), ("depth_delta1", ".3f"), ("miou", ".3f"))
-                cells = [format(row[name], form) if name in row else "–" for name, form in figures]
-                lines.append(f"| {probe} | {model} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n\n`a to b`: fitted on a's features, applied to b's without further training.\n"
+    kinds = (("depth_rmse", ".2f"), ("depth_delta1", ".3f"), ("miou", ".3f"))
+    rows: list[list[Cell]] = [
+        [probe, model, *(format(probes[probe][kind], form) if kind in probes[probe] else "–" for kind, form in kinds)]
+        for probe in dict.fromkeys(probe for probes in scores.values() for probe in probes)
+        for model, probes in scores.items()
+        if probe in probes
+    ]
+    table = markdown_table(["probe", "model", "depth RMSE (m)", "depth δ1", "mIoU"], rows)
+    return f"{table}\n`a to b`: fitted on a's features, applied to b's without further training.\n"
 
 
 def neighbours_table(scores: Mapping[str, Mapping[str, float]]) -> str:
     """Return a Markdown table with a row per encoder."""
     kinds = list(dict.fromkeys(kind for row in scores.values() for kind in row))
-    lines = [f"| model | {' | '.join(f'k-NN {kind}' for kind in kinds)} |", "|---|" + "---:|" * len(kinds)]
-    for model, row in scores.items():
-        lines.append(f"| {model} | {' | '.join(f'{100 * row[k]:.1f}' if k in row else '–' for k in kinds)} |")
-    return "\n".join(lines) + "\n"
+    rows: list[list[Cell]] = [
+        [model, *(100 * row[kind] if kind in row else None for kind in kinds)] for model, row in scores.items()
+    ]
+    return markdown_table(["model", *(f"k-NN {kind}" for kind in kinds)], rows)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the command, whose options are declared in `commands/evaluate_retrieval.py`.
-
-    Raises:
-        ValueError: no data set, or no view.
-    """
+    """Run the command, whose options are declared in `commands/evaluate_retrieval.py`."""
     if options.views < 1:
         raise ValueError(f"--views {options.views}: give at least 1")
     sets: dict[str, ImageSource] = {
@@ -188,7 +196,8 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("nothing to evaluate on: give --manifest FILE, --scenes N or both")
     encoders = {}
     teacher = None
-    options.device = _chosen(options.device)
+    if options.device == "auto":
+        options.device = "cuda" if torch.cuda.is_available() else "cpu"
     if options.teacher is not None:
         teacher = open_encoder(options.teacher, plain=True).to(options.device)
         encoders["baseline (teacher, infrared as grey)"] = teacher
@@ -227,22 +236,12 @@ def run(options: argparse.Namespace) -> int:
         if shown:
             plot_pairs(shown, options.out / "pairs.png")
         if shown and options.tsne:
-            plot_tsne(shown, options.out / "pairs_tsne.png")
+            plot_pairs(shown, options.out / "pairs_tsne.png", tsne=True)
     return 0
 
 
-def _chosen(device: str) -> str:
-    """Return "cuda" or "cpu" for "auto"."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
-
-
 def _neighbours(
-    encoders: Mapping[str, PlainEncoder | BandedEncoder],
-    sets: Mapping[str, ImageSource],
-    train: ManifestSource,
-    options: argparse.Namespace,
+    encoders: Encoders, sets: Mapping[str, ImageSource], train: ManifestSource, options: argparse.Namespace
 ) -> dict[str, dict[str, float]]:
     """Evaluate k-NN on the first data set with classes, with the first modality that it shares with `train`.
 
@@ -259,12 +258,11 @@ def _neighbours(
             f"{options.knn_manifest} holds {' and '.join(have)}: give a --manifest with classes and one of these"
         )
     out = {}
+    keys = (key,) if key else ()
     for name, encoder in encoders.items():
-        if not key or _supports(encoder, key):
+        if all(_supports(encoder, key) for key in keys):
             of_train, of_test = (
-                extract_features(
-                    encoder, s, (key,) if key else (), options.crop, device=options.device, workers=options.workers
-                )
+                extract_features(encoder, s, keys, options.crop, device=options.device, workers=options.workers)
                 for s in (train, test)
             )
             out[name] = evaluate_neighbours(of_train, of_test)
@@ -272,18 +270,15 @@ def _neighbours(
 
 
 def _probes(
-    encoders: Mapping[str, PlainEncoder | BandedEncoder],
-    train: ImageSource,
-    test: ImageSource,
-    classes: int,
-    options: argparse.Namespace,
+    encoders: Encoders, train: ImageSource, test: ImageSource, classes: int, options: argparse.Namespace
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Fit probes on one source and evaluate them on another, for the modalities and the ground truth of both."""
-    shared = set(_modalities(train, True)) & set(_modalities(test, True))
+    have = _modalities(test, True)
+    shared = [key for key in _modalities(train, True) if key in have]
     truth = [key for key in MAPS if key in shared]
     out = {}
     for name, encoder in encoders.items():
-        keys = [key for key in (*(b.key for b in INFRARED), *MAPS) if key in shared and _supports(encoder, key)]
+        keys = [key for key in shared if _supports(encoder, key)]
         found: list[FeatureSet] = [
             extract_features(
                 encoder, source, keys, options.crop, truth_classes=classes, truth_maps=truth, keep_patches=True,
@@ -296,10 +291,7 @@ def _probes(
 
 
 def _manifest_probes(
-    encoders: Mapping[str, PlainEncoder | BandedEncoder],
-    sets: Mapping[str, ImageSource],
-    train: ManifestSource,
-    options: argparse.Namespace,
+    encoders: Encoders, sets: Mapping[str, ImageSource], train: ManifestSource, options: argparse.Namespace
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Fit probes on a manifest's own maps and evaluate them on the first data set with maps of the same kind."""
     have = [key for key in _modalities(train, True) if key in MAPS]
@@ -329,10 +321,90 @@ def _seen_together(source: ImageSource, bands: Sequence[str]) -> list[Sequence[s
     return [pair for pair in combinations(bands, 2) if is_shared(pair)]
 
 
-def _supports(encoder: PlainEncoder | BandedEncoder, key: str) -> bool:
+def _supports(encoder: AnyEncoder, key: str) -> bool:
     """Return whether the encoder takes the modality, natively or as a three-channel image."""
     try:
         encoder.channels(key)
     except ValueError:
         return False
     return True
+
+
+def principal_components(features: np.ndarray, count: int = 2) -> np.ndarray:
+    """Project features [N, D] to their principal components [N, count], padded with zeros.
+
+    Signs are fixed so that the item with the largest absolute coordinate is positive in each component.
+    """
+    centred = np.asarray(features, np.float64) - np.mean(features, axis=0)
+    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    points = u[:, :count] * s[:count]
+    farthest = points[np.abs(points).argmax(axis=0), np.arange(points.shape[1])]
+    points = points * np.where(farthest < 0, -1.0, 1.0)
+    return np.pad(points, ((0, 0), (0, count - points.shape[1])))
+
+
+def plot_pairs(stages: Mapping[str, Pairs], path: Path, tsne: bool = False, seed: int = 0) -> None:
+    """Plot one panel per stage with the normalised features of RGB and other modalities in their principal components.
+
+    Args:
+        stages: features by stage and modality.
+        path: PNG file to write.
+        tsne: use t-SNE in three dimensions, as the paper does, in place of principal components.
+        seed: seed of the items drawn, and of t-SNE.
+
+    Raises:
+        ValueError: no features.
+        ModuleNotFoundError: scikit-learn, for `tsne`, is not installed.
+    """
+    if not any(stages.values()):
+        raise ValueError("no features to draw")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    project = _tsne(seed) if tsne else principal_components
+    figure = Figure(figsize=(4.2 * len(stages), 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(stages), squeeze=False, subplot_kw={"projection": "3d"} if tsne else {})[0]
+    for axis, (name, pairs) in zip(axes, stages.items(), strict=True):
+        _panel(axis, name, {key: _chosen(a, b, seed) for key, (a, b) in pairs.items()}, project)
+    handles = {handle.get_label(): handle for axis in axes for handle in axis.get_legend_handles_labels()[0]}
+    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=len(handles), frameon=False)
+    with written_atomically(path) as scratch:
+        figure.savefig(scratch, format="png", dpi=130)
+
+
+def _tsne(seed: int) -> Callable[[np.ndarray], np.ndarray]:
+    from sklearn.manifold import TSNE
+
+    def project(features: np.ndarray) -> np.ndarray:
+        perplexity = min(30.0, max(1.0, (len(features) - 1) / 3))  # scikit-learn's default needs more items
+        return TSNE(3, perplexity=perplexity, init="pca", random_state=seed).fit_transform(features)
+
+    return project
+
+
+def _chosen(a: np.ndarray, b: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of up to `MAX_ITEMS` random items."""
+    rows = np.sort(np.random.default_rng(seed).permutation(len(a))[:MAX_ITEMS])
+    return a[rows], b[rows]
+
+
+def _panel(axis: Any, name: str, pairs: Pairs, project: Callable[[np.ndarray], np.ndarray]) -> None:
+    blocks = [_unit(x) for pair in pairs.values() for x in pair]
+    points = project(np.concatenate(blocks))
+    start = 0
+    for number, (key, (rgb, other)) in enumerate(pairs.items()):
+        a, b = points[start : start + len(rgb)], points[start + len(rgb) : start + len(rgb) + len(other)]
+        start += len(rgb) + len(other)
+        for both in zip(a, b, strict=True):
+            axis.plot(*np.transpose(both), color="#bbbbbb", linewidth=0.4, zorder=1)
+        axis.scatter(*a.T, s=9, color=COLOURS["rgb"], label="rgb" if number == 0 else None, zorder=2)
+        axis.scatter(*b.T, s=9, color=COLOURS.get(key, "#333333"), label=key, zorder=2)
+    axis.set_title(name, fontsize=10)
+    for ticks in (axis.set_xticks, axis.set_yticks, getattr(axis, "set_zticks", axis.set_yticks)):
+        ticks([])
+    axis.set_aspect("equal", adjustable="datalim")
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.evaluation.confusion import DetectionConfusion
 from spectradino_core.evaluation.detection import (
     SCORE_FLOOR,
+    DetectionConfusion,
     DetectionScores,
     ImageMatches,
     detection_scores,
@@ -27,8 +28,6 @@ from spectradino_core.evaluation.segmentation import ConfusionMatrix, Segmentati
 from spectradino_core.evaluation.worst import TrueBoxes, WorstFrames
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 from spectradino_core.runtime.pipeline import Pipeline
-
-__all__ = ["ALL", "Run", "Scorer", "Scores", "score_runs"]
 
 _NO_DETECTIONS = (np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
 """Boxes, scores and labels."""
@@ -47,16 +46,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one model on one subset; None without labels.
-
-    Attributes:
-        images: number of images of the subset.
-        images_with_boxes, images_with_masks: number of images scored for boxes and for masks.
-        detection: COCO's scores.
-        boxes: confusion at the serving threshold.
-        segmentation: scores of the confusion matrix `pixels`.
-        pixels: confusion matrix of pixels.
-    """
+    """Scores of one model on one subset; None without labels. `boxes` is the confusion at the serving threshold."""
 
     images: int
     images_with_boxes: int
@@ -69,8 +59,6 @@ class Scores:
 
 @dataclass
 class _Subset:
-    """Counts of one subset."""
-
     images: int = 0
     matches: list[ImageMatches] = field(default_factory=list)
     masked: int = 0
@@ -78,10 +66,7 @@ class _Subset:
 
 
 class Scorer:
-    """Accumulates the scores of one model.
-
-    Memory: about 20 bytes per detection and 1 kB per image, independent of the number of subsets.
-    """
+    """Accumulates the scores of one model, in about 20 bytes per detection and 1 kB per image."""
 
     def __init__(
         self,
@@ -90,7 +75,8 @@ class Scorer:
         threshold: float,
         worst: WorstFrames | None = None,
     ) -> None:
-        """
+        """Start without images.
+
         Args:
             box_classes, mask_classes: the model's classes; empty: boxes or masks are not scored.
             threshold: serving threshold, the minimum score of a detection on the robot.
@@ -108,12 +94,10 @@ class Scorer:
         return {ALL: every} | parts
 
     def add(self, sample: PairedSample, detections: PerceptionResult | None) -> None:
-        """Add one image with its labels.
+        """Add one image with the model's labels (see `Vocabulary`).
 
-        Args:
-            sample: labelled pair with the model's labels (see `Vocabulary`).
-            detections: result in the pixels of the sample; None: the model gave no result, so no box was found, and the
-                mask is not scored.
+        `detections` are in the pixels of the sample; None: the model gave no result, so no box was found, and the mask
+        is not scored.
         """
         subsets = (ALL, *(name for name in dict.fromkeys(sample.subsets) if name != ALL))
         if detections is not None:
@@ -135,12 +119,9 @@ class Scorer:
             self._worst.add_sample(sample, detections, true, matches, wrong_pixels)
 
     def count(self, subsets: Iterable[str], matches: ImageMatches | None, masked: bool) -> None:
-        """Add one image that is already matched.
+        """Add one image of the subsets, including `ALL`, that is already matched; None: boxes are not labelled.
 
-        Args:
-            subsets: subsets of the image, including `ALL`.
-            matches: its matched detections; None: boxes are not labelled.
-            masked: whether its mask is labelled; for the pixels see `count_pixels`.
+        `masked`: its mask is labelled; for the pixels see `count_pixels`.
         """
         for subset in map(self._subset, subsets):
             subset.images += 1
@@ -160,12 +141,7 @@ class Scorer:
         return DetectionConfusion(matches, self._box_classes, threshold) if matches else None
 
     def scores(self, subset: str = ALL, left_out: Collection[str] = ()) -> Scores:
-        """Compute all scores of a subset.
-
-        Args:
-            subset: name of the subset; an unknown one has no images.
-            left_out: mask classes that the benchmark excludes from its means.
-        """
+        """Compute all scores of a subset; `left_out` are mask classes to exclude from the means."""
         counted = self._subsets.get(subset, _Subset())
         matches, pixels = counted.matches, counted.pixels if counted.masked else None
         return Scores(
@@ -185,10 +161,10 @@ class Scorer:
 def score_runs(
     runs: Mapping[str, Run], samples: Iterable[PairedSample], worst: Mapping[str, WorstFrames] | None = None
 ) -> dict[str, Scorer]:
-    """Score every run on every pair; each pair is read or rendered once.
+    """Score every run, of which several may share a pipeline, on every pair; each pair is read or rendered once.
 
     Args:
-        runs: runs by name; a pipeline may occur in several.
+        runs: runs by name.
         samples: labelled pairs with the models' labels.
         worst: collectors of the worst images, by run.
     """
@@ -208,6 +184,28 @@ def score_runs(
                 scorers[name].add(sample, run.pipeline(rgb, infrared))
                 run.pipeline.reset()  # samples are not consecutive frames
     return scorers
+
+
+def score_samples(pipeline: Pipeline, samples: Iterable[PairedSample], mode: Mode = Mode.FUSED) -> dict[str, Any]:
+    """Compute AP50 and IoU by class, and their means, over labelled pairs: the validation scores of a training.
+
+    Pairs without boxes (or mask) are skipped in that score. `mode`: RGB_ONLY and IR_ONLY withhold the other frame.
+
+    Returns:
+        {"mode", "pairs", "ap50": by class, "map50", "iou": by class, "miou"}; nan without labels.
+    """
+    info = pipeline.info
+    scores = score_runs({mode.value: Run(pipeline, mode)}, samples)[mode.value].scores()
+    detection, segmentation = scores.detection, scores.segmentation
+    nan = float("nan")
+    return {
+        "mode": mode.value,
+        "pairs": scores.images,
+        "ap50": dict.fromkeys(info.box_classes, nan) if detection is None else dict(detection.ap50),
+        "map50": nan if detection is None else detection.map50,
+        "iou": dict.fromkeys(info.mask_classes, nan) if segmentation is None else dict(segmentation.iou),
+        "miou": nan if segmentation is None else segmentation.miou,
+    }
 
 
 def _true_boxes(sample: PairedSample) -> TrueBoxes | None:

@@ -16,9 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from spectradino_core.evaluation.spread import none_for_nan
-
-__all__ = ["UNLABELLED", "ConfusionMatrix", "SegmentationScores"]
+from spectradino_core.evaluation.spread import known_mean, none_for_nan
 
 UNLABELLED = 255
 """Pixel without class: not counted if in the ground truth; a miss of the true class if in a prediction."""
@@ -29,8 +27,7 @@ class SegmentationScores:
     """Scores in 0..1; nan without labels.
 
     Attributes:
-        miou: mean of `iou` over the classes that have a value and are not excluded.
-        macc: mean of `accuracy` over the same classes.
+        miou, macc: means of `iou` and `accuracy` over the classes that have a value and are not excluded.
         pixel_accuracy: fraction of all labelled pixels with a correct prediction.
         iou: intersection over union by class.
         accuracy: fraction of each class's pixels with a correct prediction (recall).
@@ -46,26 +43,14 @@ class SegmentationScores:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the scores for JSON, with None for nan."""
-        return {
-            **{name: none_for_nan(getattr(self, name)) for name in ("miou", "macc", "pixel_accuracy")},
-            **{
-                name: {label: none_for_nan(value) for label, value in getattr(self, name).items()}
-                for name in ("iou", "accuracy")
-            },
-            "left_out": list(self.left_out),
-        }
+        return {name: none_for_nan(value) for name, value in vars(self).items()}
 
 
 class ConfusionMatrix:
-    """Counts of pixels by true and predicted class.
-
-    Attributes:
-        classes: class names, which mask values index.
-        counts: int64 [C, C + 1], rows the true class, columns the predicted one; the last column is "unlabelled".
-    """
+    """Counts of pixels, int64 [C, C + 1], by true and predicted class; the last column is "unlabelled"."""
 
     def __init__(self, classes: Sequence[str]) -> None:
-        """Start with zero counts.
+        """Start with zero counts of the classes, which mask values index.
 
         Raises:
             ValueError: no classes, or more than a uint8 mask can hold beside `UNLABELLED`.
@@ -96,9 +81,7 @@ class ConfusionMatrix:
     def scores(self, left_out: Collection[str] = ()) -> SegmentationScores:
         """Compute all scores.
 
-        Args:
-            left_out: classes that the benchmark excludes from its means; other classes predicted on their pixels still
-                count as mistakes.
+        Other classes predicted on pixels of the classes `left_out` of the means still count as mistakes.
 
         Raises:
             ValueError: an excluded class does not exist.
@@ -118,9 +101,8 @@ class ConfusionMatrix:
     def _fractions(self, part: np.ndarray, whole: np.ndarray) -> dict[str, float]:
         """Return fractions by class; nan for 0 / 0."""
         values = np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
-        return {name: float(value) for name, value in zip(self.classes, values, strict=True)}
+        return dict(zip(self.classes, values.tolist(), strict=True))
 
 
 def _mean(by_class: Mapping[str, float], left_out: Collection[str]) -> float:
-    known = [value for name, value in by_class.items() if name not in left_out and not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")
+    return known_mean(value for name, value in by_class.items() if name not in left_out)

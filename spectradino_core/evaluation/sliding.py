@@ -21,8 +21,6 @@ from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.engine import RawPredictions
 from spectradino_core.runtime.preprocess import Letterbox
 
-__all__ = ["SlidingEngine", "window_starts"]
-
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
     """Return the start of each window along one side: every `stride` pixels, with the last window at the end."""
@@ -35,10 +33,11 @@ class SlidingEngine:
     def __init__(
         self, model: Perception, info: ModelInfo, size: tuple[int, int], stride: tuple[int, int] | None = None
     ) -> None:
-        """
+        """Place the windows of a model whose metadata's input size is the window's.
+
         Args:
-            model: model in evaluation mode, on its device.
-            info: metadata of the model; its input size is the window's.
+            model: the model, on its device.
+            info: its metadata.
             size: (width, height) of the whole input, at least the window's; rounded up to multiples of the patch size.
             stride: (x, y) pixels between windows, at most the window's size; None: two thirds of it, as is usual.
 

@@ -1,26 +1,18 @@
-"""A score over several seeds: mean and standard deviation."""
+"""A score over several seeds, and numbers for JSON."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Spread", "none_for_nan", "rounded"]
-
-_DIGITS = 6
-
 
 @dataclass(frozen=True)
 class Spread:
-    """A score over several seeds.
-
-    Attributes:
-        values: value of each seed, in 0..1; nan: none.
-    """
+    """A score over several seeds: the value of each, in 0..1; nan: none."""
 
     values: tuple[float, ...]
 
@@ -32,8 +24,7 @@ class Spread:
     @property
     def mean(self) -> float:
         """Mean of the known values; nan without any."""
-        known = [value for value in self.values if not math.isnan(value)]
-        return float(np.mean(known)) if known else math.nan
+        return known_mean(self.values)
 
     @property
     def std(self) -> float:
@@ -48,23 +39,30 @@ class Spread:
         text = f"{100 * self.mean:.1f}"
         return text if math.isnan(self.std) else f"{text} ± {100 * self.std:.1f}"
 
-    def to_dict(self) -> dict[str, float | list[float | None] | None]:
-        values = [none_for_nan(value) for value in self.values]
-        return {"mean": none_for_nan(self.mean), "std": none_for_nan(self.std), "values": values}
+    def to_dict(self) -> dict[str, Any]:
+        return none_for_nan({"mean": self.mean, "std": self.std, "values": self.values})
 
 
-def none_for_nan(value: float | None) -> float | None:
-    """Replace nan, which JSON lacks, by None."""
-    return None if value is None or math.isnan(value) else value
+def known_mean(values: Iterable[float]) -> float:
+    """Return the mean of the values that are not nan; nan without any."""
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan
 
 
-def rounded(value: Any) -> Any:
+def none_for_nan(value: Any) -> Any:
+    """Replace nan, which JSON lacks, by None, recursively in lists and dicts."""
+    return rounded(value, None)
+
+
+def rounded(value: Any, digits: int | None = 6) -> Any:
     """Round numbers to six decimals, recursively in lists and dicts; None for nan and infinity."""
-    if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, Mapping):
+        return {key: rounded(item, digits) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [rounded(item) for item in value]
+        return [rounded(item, digits) for item in value]
     if isinstance(value, (float, np.floating)):
         number = float(value)
-        return (round(number, _DIGITS) + 0.0) if math.isfinite(number) else None
+        if not math.isfinite(number):
+            return None
+        return number if digits is None else round(number, digits) + 0.0
     return value.item() if isinstance(value, np.generic) else value

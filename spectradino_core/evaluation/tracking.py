@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from spectradino_core.evaluation.detection import overlaps
 from spectradino_core.runtime.boxes import iou_matrix
-
-__all__ = ["TrackScorer", "track_figures"]
 
 _MIN_IOU = 0.5
 _MIN_INSIDE = 0.5
@@ -26,20 +25,14 @@ _MIN_INSIDE = 0.5
 
 @dataclass
 class _Object:
-    """A true object so far.
-
-    Attributes:
-        track: identity that it has or had last; "" before its first.
-        frames, found: frames in which it is labelled, and in which it is tracked.
-        pieces: times that tracking began or resumed.
-        was_found: whether it was tracked in the last frame in which it is labelled.
-    """
+    """A true object so far: its last track ("" before), frames labelled and tracked, times that tracking began."""
 
     track: str = ""
     frames: int = 0
     found: int = 0
     pieces: int = 0
     was_found: bool = False
+    """Whether it was tracked in the last frame in which it is labelled."""
 
 
 @dataclass
@@ -53,10 +46,10 @@ class TrackScorer:
         self, recording: str, found: tuple[np.ndarray, np.ndarray, Sequence[str]],
         true: tuple[np.ndarray, np.ndarray, np.ndarray, Sequence[str]],
     ) -> None:  # fmt: skip
-        """Count one frame.
+        """Count one frame of a recording, within which identities are unique.
 
         Args:
-            recording: identities are unique within one.
+            recording: its name.
             found: boxes [K, 4], labels [K] and identities; detections without one ("") are not counted.
             true: boxes [N, 4], labels [N], crowd [N] (regions to ignore) and identities.
         """
@@ -82,7 +75,8 @@ class TrackScorer:
                 kept[column] = row
         for column in real:
             self._follow(self._objects[recording, true_names[column]], names[kept[column]] if column in kept else "")
-        false = tracked & ~_are_covered(boxes, labels, true_boxes[crowd], true_labels[crowd])
+        in_region = overlaps(boxes, true_boxes[crowd])[1] >= _MIN_INSIDE
+        false = tracked & ~(in_region & (labels[:, None] == true_labels[crowd])).any(axis=1)
         false[list(kept.values())] = False
         self._counts.update(false=int(false.sum()), frames=1)
 
@@ -114,15 +108,6 @@ class TrackScorer:
             "mostly_lost": sum(one.found <= 0.2 * one.frames for one in objects),
             "frames": self._counts["frames"],
         }
-
-
-def _are_covered(boxes: np.ndarray, labels: np.ndarray, regions: np.ndarray, region_labels: np.ndarray) -> np.ndarray:
-    """Return which boxes [K] lie in one region of their class by at least half of their area, as in `detection`."""
-    low = np.maximum(boxes[:, None, :2], regions[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], regions[None, :, 2:])
-    both = np.prod(np.clip(high - low, 0, None), axis=2)
-    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)[:, None]
-    return ((both >= _MIN_INSIDE * area) & (both > 0) & (labels[:, None] == region_labels)).any(axis=1)
 
 
 def track_figures(counts: Mapping[str, int]) -> dict[str, float | int | None]:

@@ -17,12 +17,10 @@ import numpy as np
 
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.evaluation.detection import ImageMatches, match_image
-from spectradino_core.evaluation.page import Page
+from spectradino_core.evaluation.page import Page, jpeg
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
-
-__all__ = ["Images", "TrueBoxes", "WorstFrame", "WorstFrames", "add_gallery"]
 
 Images = Callable[[], Sequence[np.ndarray]]
 """Returns registered images of one frame, uint8 [h, w, 3] each, which are shown side by side."""
@@ -30,13 +28,8 @@ Images = Callable[[], Sequence[np.ndarray]]
 TrueBoxes = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Boxes [N, 4], labels int64 [N], and bool [N], ignored regions."""
 
-_CORRECT, _FALSE, _MISSED, _IGNORED, _UNLABELLED = (
-    (40, 200, 80),
-    (255, 70, 60),
-    (255, 200, 0),
-    (150, 150, 150),
-    (80, 190, 255),
-)
+_CORRECT, _FALSE, _MISSED = (40, 200, 80), (255, 70, 60), (255, 200, 0)
+_IGNORED, _UNLABELLED = (150, 150, 150), (80, 190, 255)
 _LEGEND = "Green: correct. Red: false. Yellow: missed. Grey: ignored region."
 _MAX_SIDE = 800
 _PAGE_SIDE = 1280
@@ -46,14 +39,7 @@ _QUALITY = 85
 
 @dataclass(frozen=True)
 class WorstFrame:
-    """One frame of the gallery.
-
-    Attributes:
-        mistakes: false detections plus missed boxes plus the fraction of wrong pixels.
-        stamp_ns: time stamp; without stamps the frame's number.
-        caption: caption of the image.
-        jpeg: JPEG file.
-    """
+    """One frame of the gallery; `stamp_ns` is its number if there are no stamps."""
 
     mistakes: float
     stamp_ns: int
@@ -65,11 +51,12 @@ class WorstFrames:
     """Collects the frames with the most mistakes; of frames with equally many, the earlier ones."""
 
     def __init__(self, info: ModelInfo, threshold: float | np.ndarray, most: int = 8, apart_ns: int = 0) -> None:
-        """
+        """Start without frames.
+
         Args:
             info: metadata of the model, for class names.
             threshold: minimum score of counted detections, for all classes or [C] per class.
-            most: maximum number of frames, at least 0.
+            most: maximum number of frames.
             apart_ns: minimum time between kept frames; of nearer ones, which tend to show the same mistakes, only the
                 worst is kept.
         """
@@ -96,8 +83,8 @@ class WorstFrames:
             images: called only if the frame is kept.
             true: true boxes in the same pixels; None: not labelled.
             stamp_ns: time stamp; None: frames are numbered.
-            matches: matching of detections and true boxes, if already computed.
-            wrong_pixels: fraction of the labelled pixels that are wrong; None: the mask is not scored.
+            matches: matching of detections and true boxes, if known.
+            wrong_pixels: fraction of wrong labelled pixels; None: the mask is not scored.
         """
         number, self._seen = self._seen, self._seen + 1
         stamp_ns = number if stamp_ns is None else stamp_ns
@@ -127,7 +114,9 @@ class WorstFrames:
         drawn = [_draw_detections(image, detections, served, self._info, correct, true, found) for image in images()]
         if replaced is not None:
             self._worst.remove(replaced)
-        self._worst.append(WorstFrame(mistakes, stamp_ns, f"{name}: {', '.join(parts)}", _jpeg(drawn)))
+        self._worst.append(
+            WorstFrame(mistakes, stamp_ns, f"{name}: {', '.join(parts)}", jpeg(np.hstack(drawn), _QUALITY))
+        )
         self._worst.sort(key=lambda kept: (-kept.mistakes, kept.stamp_ns))
 
     def add_sample(
@@ -155,7 +144,9 @@ class WorstFrames:
         if number % self._every:
             return
         drawn = [_draw_detections(image, detections, served, self._info) for image in images()]
-        self._spread.append((number, WorstFrame(0, stamp_ns, f"{name}: {served.sum()} detections", _jpeg(drawn))))
+        self._spread.append(
+            (number, WorstFrame(0, stamp_ns, f"{name}: {served.sum()} detections", jpeg(np.hstack(drawn), _QUALITY)))
+        )
         if len(self._spread) > self._most:  # keep every second frame, also of those to come
             self._every *= 2
             self._spread = [row for row in self._spread if row[0] % self._every == 0]
@@ -165,8 +156,8 @@ def add_gallery(page: Page, frames: Iterable[tuple[bytes, str]], labelled: bool 
     """Add frames (JPEG, caption) to a page; `labelled`: with the legend of the colours."""
     if labelled:
         page.text(_LEGEND, soft=True)
-    for jpeg, caption in frames:
-        page.image(jpeg, caption, _PAGE_SIDE)
+    for file, caption in frames:
+        page.image(file, caption, _PAGE_SIDE)
 
 
 def _draw_detections(
@@ -182,12 +173,9 @@ def _draw_detections(
 
     Args:
         image: uint8 [h, w, 3] in RGB order.
-        detections: K detections.
-        served: detections to draw, bool [K].
-        info: metadata of the model, for class names.
+        detections: K detections, of which `served`, bool [K], are drawn.
         correct: which of the drawn detections are correct; None: unknown, drawn in blue.
-        true: the true boxes.
-        found: true boxes that were found, bool [N].
+        true, found: true boxes, and which of them were found, bool [N].
     """
     scale = min(1.0, _MAX_SIDE / max(image.shape[:2]))
     canvas = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image.copy()
@@ -219,15 +207,5 @@ def _draw(canvas: np.ndarray, box: np.ndarray, colour: tuple[int, int, int], tex
 
 def _with_mask(image: np.ndarray, mask: np.ndarray | None, info: ModelInfo) -> np.ndarray:
     size = (int(image.shape[1]), int(image.shape[0]))
-    return draw_overlay(
-        image, PerceptionResult(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64), mask, Mode.FUSED, size), info
-    )
-
-
-def _jpeg(images: Sequence[np.ndarray]) -> bytes:
-    """Encode the images side by side as one JPEG file."""
-    image = cv2.cvtColor(np.hstack(images), cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    if not done:
-        raise ValueError(f"an image of {image.shape[1]}x{image.shape[0]} can't be stored as JPEG")
-    return data.tobytes()
+    alone = PerceptionResult(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64), mask, Mode.FUSED, size)
+    return draw_overlay(image, alone, info)

@@ -27,7 +27,7 @@ from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scene_sets import ScenePairs
 from spectradino_core.datasets.benchmark import Benchmark
 from spectradino_core.datasets.registry import find_benchmark
-from spectradino_core.evaluation.perception import score_samples
+from spectradino_core.evaluation.scorer import score_samples
 from spectradino_core.export.torch_engine import TorchEngine
 from spectradino_core.losses.perception import focal_loss, giou_loss, segmentation_loss
 from spectradino_core.models.detection import IGNORE_INDEX, AnchorPoints

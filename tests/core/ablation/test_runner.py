@@ -10,10 +10,8 @@ from pathlib import Path
 import pytest
 
 from spectradino_core.ablation.layout import Results, write_tables
-from spectradino_core.ablation.recipe import Ablation
-from spectradino_core.ablation.recipes import find_ablation
-from spectradino_core.ablation.runner import Outcome, run
-from spectradino_core.ablation.work import Setup, jobs_of, run_job
+from spectradino_core.ablation.recipes import Ablation, find_ablation
+from spectradino_core.ablation.work import Outcome, Setup, jobs_of, run, run_job
 from spectradino_core.cli import main
 
 
@@ -123,7 +121,7 @@ def test_command_reports_missing_arguments(tmp_path, capsys):
         (["tiny_scenes", "--tables", "8"], "has no Table 8"),
         (["tiny_scenes", "--data", "x"], "--data has no effect on recipe tiny_scenes, which renders its data"),
         (["paper_rasmd", "--data-root", "x"], "--data-root has no effect without --manifest"),
-        (["tiny_scenes", "--jobs", "0"], "--jobs and --threads must be at least 1"),
+        (["tiny_scenes", "--jobs", "0"], "--jobs must be at least 1, got 0"),
     ):
         assert main(["ablate", "--recipe", *words, "--out", str(tmp_path / "out")]) == 1
         error = capsys.readouterr().err

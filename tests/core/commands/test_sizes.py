@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from spectradino_core.commands.sizes import SizeError, parse_size
+from spectradino_core.commands.shared_options import SizeError, parse_size
 
 
 def test_sizes_are_parsed():

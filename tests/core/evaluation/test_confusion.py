@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spectradino_core.evaluation.confusion import DetectionConfusion
-from spectradino_core.evaluation.detection import match_image
+from spectradino_core.evaluation.detection import DetectionConfusion, match_image
 
 
 def test_confusions_by_hand():

@@ -7,7 +7,7 @@ import pytest
 
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scene_sets import FIRST_TEST_SEED, ScenePairs
-from spectradino_core.evaluation.perception import score_samples
+from spectradino_core.evaluation.scorer import score_samples
 from spectradino_core.modality import Modality
 from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.runtime.pipeline import Pipeline

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spectradino_core.evaluation.probes import depth_scores, fit_probe, patch_classes, patch_depth
+from spectradino_core.evaluation.feature_metrics import depth_scores, fit_probe, patch_classes, patch_depth
 
 
 def test_a_probe_reads_what_is_linear():
@@ -39,9 +39,8 @@ def test_a_constant_feature_does_no_harm():
 
 def test_depth_scores_by_hand():
     scores = depth_scores(np.array([2.0, 10.0, 4.0]), np.array([2.0, 8.0, 6.0]))
-    assert scores.rmse == pytest.approx(np.sqrt(8 / 3))
-    assert scores.absolute_relative == pytest.approx((0 + 0.25 + 1 / 3) / 3)
-    assert scores.delta1 == pytest.approx(1 / 3)  # 10 / 8 is 1.25, not below it
+    assert scores["depth_rmse"] == pytest.approx(np.sqrt(8 / 3))
+    assert scores["depth_delta1"] == pytest.approx(1 / 3)  # 10 / 8 is 1.25, not below it
     with pytest.raises(ValueError, match="above 0"):
         depth_scores(np.array([1.0]), np.array([0.0]))
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from spectradino_core.evaluation.projection import MAX_ITEMS, _chosen, plot_pairs, plot_tsne, principal_components
+from spectradino_core.evaluation.retrieval_report import MAX_ITEMS, _chosen, plot_pairs, principal_components
 
 
 def test_components_are_the_directions_of_maximum_variance():
@@ -32,7 +32,7 @@ def test_signs_are_fixed_and_missing_directions_are_zero():
 def test_plot_shows_every_stage(tmp_path):
     rng = np.random.default_rng(0)
     stages = {f"stage {k}": {"nir": (rng.normal(size=(9, 5)), rng.normal(size=(9, 5)))} for k in (1, 2)}
-    plot_pairs(stages, tmp_path / "two.png", title="pairs")
+    plot_pairs(stages, tmp_path / "two.png")
     plot_pairs({"stage 1": stages["stage 1"]}, tmp_path / "one.png")
     two, one = (cv2.imread(str(tmp_path / name)) for name in ("two.png", "one.png"))
     assert two.shape[1] > 1.8 * one.shape[1]
@@ -56,7 +56,7 @@ def test_tsne_is_drawn_in_three_dimensions(tmp_path):
     pytest.importorskip("sklearn")
     rng = np.random.default_rng(0)
     far = rng.normal(size=(6, 5)) + 20
-    plot_tsne({"s": {"nir": (rng.normal(size=(6, 5)), far), "lwir": (far, far)}}, tmp_path / "a.png")
-    plot_tsne({"s": {"nir": (rng.normal(size=(2, 5)), far[:2])}}, tmp_path / "few.png")
+    plot_pairs({"s": {"nir": (rng.normal(size=(6, 5)), far), "lwir": (far, far)}}, tmp_path / "a.png", tsne=True)
+    plot_pairs({"s": {"nir": (rng.normal(size=(2, 5)), far[:2])}}, tmp_path / "few.png", tsne=True)
     for name in ("a.png", "few.png"):
         assert (cv2.imread(str(tmp_path / name)).reshape(-1, 3) != 255).any(axis=1).mean() > 0.005

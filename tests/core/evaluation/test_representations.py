@@ -13,6 +13,7 @@ import torch
 
 from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.data.sources import ImageSet
+from spectradino_core.evaluation.feature_metrics import pair_cosines
 from spectradino_core.evaluation.representations import (
     FeatureSet,
     MeanCosine,
@@ -24,7 +25,6 @@ from spectradino_core.evaluation.representations import (
     extract_features,
     mean_of,
 )
-from spectradino_core.evaluation.retrieval import pair_cosines
 from spectradino_core.evaluation.retrieval_report import neighbours_table, pairs_table, probes_table
 from spectradino_core.models.encoders import PlainEncoder
 from spectradino_core.models.vit import Features, ViT
@@ -93,7 +93,7 @@ def test_other_views_are_other_crops_of_both_images(scenes):
     for view in (0, 3):
         both = extract_features(Eye(), ramps, ("lwir",), SIDE, view=view)
         grey, infrared = (both.cls[key] - both.cls[key].mean(axis=1, keepdims=True) for key in ("rgb", "lwir"))
-        assert pair_cosines(grey, infrared).true > 0.99
+        assert pair_cosines(grey, infrared)["true"] > 0.99
 
 
 def test_rows_are_averaged_number_by_number():

@@ -10,7 +10,7 @@ import pytest
 
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.evaluation.scorer import ALL, Run, Scorer, score_runs
-from spectradino_core.evaluation.vocabulary import Vocabulary
+from spectradino_core.evaluation.sets import Vocabulary
 from spectradino_core.evaluation.worst import WorstFrames
 from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.runtime.pipeline import Pipeline
@@ -97,7 +97,7 @@ def test_without_labels_there_are_no_scores_and_the_threshold_is_put_back(pipeli
 def test_labels_are_matched_by_name(pipeline):
     data = Labels(boxes=("truck", "hot", "red"), masks=("hot", "lake"))
     vocabulary = Vocabulary.between(pipeline.info, data, "a set")
-    assert vocabulary.unknown_boxes == ("truck",)
+    assert vocabulary.unknown == ("truck", "lake")
     boxes = np.array([[0, 0, 9, 9], HOT_BOX, RED_BOX], np.float32)
     mask = np.full((476, 644), 255, np.uint8)
     mask[0], mask[1] = 0, 1
