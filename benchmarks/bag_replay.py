@@ -9,7 +9,6 @@ the first tenth by more than 10 MB.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from time import perf_counter
 
 import numpy as np
 
+from benchmarks.experiment import parser_of
 from spectradino_core.bags.messages import header, image_message
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.replay import Replay
@@ -81,10 +81,9 @@ def measure(bag: Path, model: Path, pairs: int) -> list[dict[str, float]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of("bag_replay", __doc__)
     parser.add_argument("--pairs", type=int, default=10_000, help="default: %(default)s, at least 10")
     parser.add_argument("--model", type=Path, help="model file (default: a tiny one that is made)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder for the CSV")
     options = parser.parse_args(arguments)
     if options.pairs < 10:
         parser.error("--pairs is at least 10")

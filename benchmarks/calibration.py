@@ -23,18 +23,16 @@ luminance (Rec. 601) of the upper third of the colour image, mostly sky, is at l
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from benchmarks.experiment import parser_of, show, side_by_side
 from spectradino_core.bench.machine import describe
 from spectradino_core.bench.tables import write_table
 from spectradino_core.calibration.estimation.errors import CalibrationError
@@ -43,11 +41,8 @@ from spectradino_core.calibration.estimation.homography import estimate_homograp
 from spectradino_core.data.images import read_counts
 from spectradino_core.data.paired_folder import PairedFolder, PairedItem
 
-__all__ = ["is_daytime", "judge", "recorded_anew"]
-
 SPLITS = ("train", "val")
 WITHIN_PX = 2.0
-RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def is_daytime(rgb: np.ndarray) -> bool:
@@ -114,27 +109,22 @@ def judge(rgb: np.ndarray, infrared: np.ndarray, seed: int, compensate: bool = T
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = parser_of("calibration", __doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder roadscene_rgb_lwir")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results (default: %(default)s)")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th pair (default: all)")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="default: %(default)s")
     options = parser.parse_args(arguments)
     items = _items(options.data)
     numbers = list(range(0, len(items), options.every))
     jobs = [(items[k], items[(k + 37) % len(items)].infrared_path, k) for k in numbers]
-    rows = []
-    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        for done in pool.map(_job, jobs):
-            rows += done
-            print(", ".join(str(value) for value in done[0].values()), flush=True)
+    rows = side_by_side(_job, jobs, options.workers)
     facts = describe()
     write_table(options.out / "calibration_pairs.csv", facts, rows, ".3f")
     summary = _summary(rows)
     write_table(options.out / "calibration.csv", facts, summary, ".3f")
     _plot(options.out / "calibration.png", rows)
     for line in summary:
-        print(", ".join(f"{key} {value}" for key, value in line.items()))
+        show(line)
     return 0
 
 
@@ -144,7 +134,6 @@ def _items(root: Path) -> list[PairedItem]:
 
 
 def _job(job: tuple[PairedItem, Path, int]) -> list[dict[str, Any]]:
-    cv2.setNumThreads(1)
     item, other_path, number = job
     rgb, infrared, other = item.load_rgb(), item.load_infrared(), read_counts(other_path)
     named = {"id": item.id, "time": item.time or ("day" if is_daytime(rgb) else "night")}
@@ -186,13 +175,11 @@ def _distance(a: np.ndarray, b: np.ndarray, shape: tuple[int, ...], seen: tuple[
 
 
 def _plot(path: Path, rows: list[dict[str, Any]]) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     own = [row for row in rows if row["infrared"] == "its own"]
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
+    figure = Figure(figsize=(9, 3.2))
+    axes = figure.subplots(1, 2, sharey=True)
     titles = {"error_px": "against the homography applied", "error_compensated_px": "the data's misalignment taken out"}
     for axis, (key, title) in zip(axes, titles.items()):
         for time, colour in (("day", "tab:orange"), ("night", "tab:blue")):

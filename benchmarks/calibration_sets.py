@@ -18,19 +18,17 @@ defaults and take some four minutes of one core.)
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import zlib
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from benchmarks.experiment import parser_of, side_by_side
 from spectradino_core.bench.machine import describe
 from spectradino_core.bench.tables import write_table
 from spectradino_core.calibration.estimation.errors import CalibrationError
@@ -41,8 +39,6 @@ from spectradino_core.data.paired_folder import PairedFolder
 from spectradino_core.data.scene_sets import ScenePairs
 from spectradino_core.modality import Modality
 
-__all__ = ["CASES", "judge_halves", "load_set", "rendered_set"]
-
 SETS = {
     "roadscene_rgb_lwir": "lwir",
     "msrs_rgb_lwir": "lwir",
@@ -51,7 +47,6 @@ SETS = {
     "rendered": "lwir",
 }
 CASES = ("as it comes", "shift of 1 %", "shift of 2 %", "homography")
-RESULTS = Path(__file__).resolve().parent / "results"
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -136,31 +131,23 @@ def judge_halves(pairs: Sequence[Pair], case: str) -> list[dict[str, Any]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = parser_of("calibration_sets", __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds the sets")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS), help="default: all")
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES), help="default: all")
     parser.add_argument("--pairs", type=int, default=8, help="pairs of each half (default: %(default)s)")
     parser.add_argument("--width", type=int, default=320, help="of the images (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="default: %(default)s")
     options = parser.parse_args(arguments)
     jobs = [
         (options.data, name, case, 2 * options.pairs, options.width) for name in options.sets for case in options.cases
     ]
-    rows: list[dict[str, Any]] = []
-    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        running = [pool.submit(_job, job) for job in jobs]
-        for done in as_completed(running):
-            for row in done.result():
-                print(", ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()), flush=True)
-        rows += [row for done in running for row in done.result()]
+    rows = side_by_side(_job, jobs, options.workers)
     write_table(options.out / "calibration_sets.csv", describe(), rows, ".3f")
     return 0
 
 
 def _job(job: tuple[Path, str, str, int, int]) -> list[dict[str, Any]]:
-    cv2.setNumThreads(1)
     data, name, case, count, width = job
     pairs = rendered_set(count, width) if name == "rendered" else load_set(data / name, SETS[name], count, width)
     return [{"set": name, "case": case} | row for row in judge_halves(pairs, case)]

@@ -10,7 +10,6 @@ the activity alone, before the refinement by displaced patches. A refusal is a r
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,7 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.calibration import RESULTS
+from benchmarks.experiment import parser_of, show
 from spectradino_core.bags.make import CameraSchedule, MakeOptions, exposures, make_bag
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.sources import CameraView, SceneViews
@@ -29,8 +28,6 @@ from spectradino_core.bench.tables import write_table
 from spectradino_core.calibration.estimation.errors import CalibrationError
 from spectradino_core.commands.calibrate import find_time_offset
 from spectradino_core.streams.queues import Stream
-
-__all__ = ["Kept", "drives", "measure"]
 
 SIZE, IR_SIZE = (320, 256), (256, 208)
 IR_TO_RGB = (1.2, 0.012, 4.0, -0.01, 1.19, 5.0, 1e-5, -1e-5, 1.0)
@@ -83,9 +80,8 @@ def measure(bag: Path, true_ms: float) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = parser_of("calibration_time", __doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(6)), help="streets (default: 0 to 5)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results (default: %(default)s)")
     options = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     rows = []
@@ -97,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 row = {"seed": seed, "rgb_hz": recording.rgb.rate_hz, "ir_hz": recording.ir.rate_hz}
                 row["true_ms"] = recording.ir.offset_ms
                 rows.append(row | measure(made.bag, recording.ir.offset_ms))
-            print(", ".join(str(value) for value in rows[-1].values()), flush=True)
+            show(rows[-1])
     write_table(options.out / "calibration_time.csv", describe(), rows)
     errors = [abs(row["error_ms"]) for row in rows if "error_ms" in row]
     within = sum(error <= 3 for error in errors)

@@ -8,7 +8,6 @@ node, with the given history depth. `profile` is config/fastdds_large_images.xml
 
 from __future__ import annotations
 
-import argparse
 import array
 import itertools
 import json
@@ -20,7 +19,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).resolve().parent / "results"
 PROFILE = Path(__file__).resolve().parents[1] / "config" / "fastdds_large_images.xml"
 CAMERAS = {"rgb": ("rgb8", 640, 480, 3), "ir": ("mono16", 640, 512, 2)}
 RATE_HZ = 30.0
@@ -112,13 +110,13 @@ def measure(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure all rows and write them to the results folder."""
+    from benchmarks.experiment import parser_of, show
     from spectradino_core.bench.machine import describe
     from spectradino_core.bench.tables import write_table
 
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = parser_of("dds_images", __doc__)
     parser.add_argument("--seconds", type=float, default=12.0, help="how long is sent for each row")
     parser.add_argument("--domain", type=int, default=77, help="ROS domain")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results (default: %(default)s)")
     options = parser.parse_args(arguments)
     rows = []
     cases = [(*pair, "best_effort", "best_effort", 2) for pair in itertools.product(PROFILES, PROFILES)]
@@ -129,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cases += [("default", "default", "reliable", "reliable", 2), ("default", "profile", "reliable", "reliable", 2)]
     for case in cases:
         rows.append(measure(*case, options.seconds, options.domain))
-        print(", ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+        show(rows[-1])
     write_table(options.out / "dds_images.csv", describe(), rows)
     return 0
 

@@ -27,6 +27,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from benchmarks.experiment import parser_of, show
 from spectradino_core.bench.machine import describe
 from spectradino_core.bench.tables import write_table
 from spectradino_core.streams import jpeg
@@ -34,9 +35,6 @@ from spectradino_core.streams.feed import Feed
 from spectradino_core.streams.frames import CameraFrame
 from spectradino_core.streams.settings import Settings
 
-__all__ = ["cases", "main"]
-
-RESULTS = Path(__file__).parent / "results"
 ROUNDS = 25
 FRAMES = 300
 STREAMS = ("rgb8", "nv12", "bayer_rggb8", "yuv422_yuy2")
@@ -135,7 +133,7 @@ def timed() -> list[dict[str, Any]]:
         rows.append(
             {"case": name, "bare_ms": round(bare_ms, 2), "decoder_ms": round(decoder_ms, 2), "ratio": round(ratio, 2)}
         )
-        print(", ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+        show(rows[-1])
     return rows
 
 
@@ -166,8 +164,7 @@ def stream(encoding: str) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results (default: %(default)s)")
+    parser = parser_of("decoding", __doc__)
     parser.add_argument("--stream", choices=STREAMS, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     cv2.setNumThreads(1)
@@ -179,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = [sys.executable, "-m", "benchmarks.decoding", "--stream", encoding]
         peak = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout)
         rows.append({"case": f"stream of {encoding} 1920x1080 and mono16 640x512", "peak_mb": round(peak, 1)})
-        print(f"{rows[-1]['case']}: {peak:.1f} MB", flush=True)
+        show(rows[-1])
     write_table(options.out / "decoding.csv", describe(), rows)
     return 0
 

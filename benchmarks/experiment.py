@@ -1,15 +1,122 @@
-"""Command line of experiments with many jobs: parts, folders, a quick trial, only missing results."""
+"""Set-up that experiments share: command line, tables, processes; and jobs, commands that run once.
+
+A job with an existing product is skipped, an interrupted one is resumed.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from benchmarks.jobs import ROOT, Job, run_job
+import cv2
 
-__all__ = ["folders", "run_experiment"]
+from spectradino_core.bench import machine
+from spectradino_core.bench.tables import write_table
+from spectradino_core.files import written_atomically
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+_TIMES = "times"
+
+J = TypeVar("J")
+
+
+def parser_of(name: str, about: str | None, out: Path = RESULTS) -> argparse.ArgumentParser:
+    """Return the command line of the module `name` below `benchmarks`, with `--out`."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=out, help="folder of the results (default: %(default)s)")
+    return parser
+
+
+def show(row: Mapping[str, Any]) -> None:
+    """Print a row as soon as it is measured."""
+    values = (f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items())
+    print(", ".join(values), flush=True)
+
+
+def side_by_side(work: Callable[[J], list[dict[str, Any]]], jobs: Sequence[J], workers: int) -> list[dict[str, Any]]:
+    """Return the rows of all jobs in order, each of which runs in one of the processes."""
+    rows = []
+    with ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
+        for done in pool.map(work, jobs):
+            rows += done
+            for row in done:
+                show(row)
+    return rows
+
+
+def ros_machine() -> dict[str, str]:
+    """Return `describe` of `spectradino_core.bench.machine` with rclpy's version and the middleware."""
+    return machine.describe() | {
+        "rclpy": machine.version("ros-jazzy-rclpy", "rclpy"),
+        "middleware": os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp"),
+    }
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command.
+
+    Attributes:
+        name: key of its time.
+        arguments: of this Python.
+        makes: file that exists once it has succeeded.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    makes: Path
+
+
+def cli(*arguments: object) -> tuple[str, ...]:
+    """Return the command `spectradino <arguments>` as arguments of Python."""
+    return ("-m", "spectradino_core.cli", *map(str, arguments))
+
+
+def run_job(job: Job, work: Path) -> None:
+    """Run a job unless its product exists; add its times, wall and CPU (including its workers'), in `work`.
+
+    Raises:
+        RuntimeError: it failed, or did not make its product.
+    """
+    if job.makes.is_file():
+        return
+    print(f"\n== {job.name}\npython {' '.join(job.arguments)}", flush=True)
+    start = time.monotonic()
+    process = subprocess.Popen([sys.executable, *job.arguments], cwd=ROOT)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    wall, cpu = times_of(work).get(job.name, (0.0, 0.0))
+    spent = [wall + time.monotonic() - start, cpu + usage.ru_utime + usage.ru_stime]
+    with written_atomically(work / _TIMES / f"{job.name}.json") as scratch:
+        scratch.write_text(json.dumps(spent), encoding="utf-8")
+    if process.returncode or not job.makes.is_file():
+        raise RuntimeError(f"{job.name} ended with {process.returncode} and left no {job.makes}; see above")
+
+
+def times_of(work: Path) -> dict[str, tuple[float, float]]:
+    """Return seconds by job: wall and CPU, of all attempts together."""
+    files = sorted((work / _TIMES).glob("*.json"), key=lambda path: path.stat().st_mtime)
+    return {path.stem: (wall, cpu) for path in files for wall, cpu in [json.loads(path.read_text(encoding="utf-8"))]}
+
+
+def write_times(work: Path, out: Path, facts: Mapping[str, str], note: str) -> None:
+    """Write `times.csv` of the jobs in `work`, if there are any; `note`: other load on the machine."""
+    rows = [{"job": job, "wall_s": wall, "cpu_s": cpu} for job, (wall, cpu) in times_of(work).items()]
+    if rows:
+        write_table(out / "times.csv", {**facts, "note": note or "none"}, rows, ".3f")
 
 
 def folders(name: str, quick: bool, work: Path | None = None, out: Path | None = None) -> tuple[Path, Path]:
@@ -18,7 +125,7 @@ def folders(name: str, quick: bool, work: Path | None = None, out: Path | None =
     `quick` runs, whose results mean nothing, have folders apart from committed results and from a full run's weights.
     """
     work = (work or ROOT / "runs" / f"bench-{name}{'-quick' if quick else ''}").resolve()
-    return work, out or (work / "results" if quick else ROOT / "benchmarks" / "results" / name)
+    return work, out or (work / "results" if quick else RESULTS / name)
 
 
 def run_experiment(
@@ -32,9 +139,7 @@ def run_experiment(
     """Run missing jobs, then write the tables.
 
     Args:
-        name: module below `benchmarks`.
-        about: for --help.
-        parts: available parts, in order.
+        name, about, parts: module below `benchmarks`; text for --help; available parts, in order.
         jobs: jobs of a part, from (part, quick, folder of the data set or None, work).
         report: writes the tables, from (work, out, note).
         arguments: command line; None: this program's.

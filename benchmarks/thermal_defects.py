@@ -12,7 +12,6 @@ since other programs take the cores too.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.calibration import RESULTS
+from benchmarks.experiment import parser_of, show
 from spectradino_core.bags.sources import SceneViews
 from spectradino_core.bench.machine import describe
 from spectradino_core.bench.tables import write_table
@@ -42,8 +41,6 @@ from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import Letterbox, infrared_input
 from spectradino_core.streams.queues import Stream
 from spectradino_core.thermal import ThermalContract, ThermalNormaliser
-
-__all__ = ["CASES", "main", "recording", "widened"]
 
 Defect = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -130,7 +127,7 @@ def _scored(model: Path, sets: dict[str, list[PairedSample]]) -> list[dict[str, 
                 for key, pipeline in (("map50_before", before), ("map50_after", after))
             }
             rows.append(row)
-            print(", ".join(str(value) for value in row.values()), flush=True)
+            show(row)
     return rows
 
 
@@ -151,19 +148,18 @@ def _timed(frame: np.ndarray, network: tuple[int, int], rounds: int) -> list[dic
         row["more_ms"] = round(best["after_ms"] - best["before_ms"], 3)
         row["ratio"] = round(best["after_ms"] / best["before_ms"], 2)
         rows.append(row)
-        print(", ".join(str(value) for value in row.values()), flush=True)
+        show(row)
     return rows
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = parser_of("thermal_defects", __doc__)
     parser.add_argument("--model", type=Path, default=Path("models/lwir_box.onnx"), help="default: %(default)s")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 2], help="recordings (default: 0 and 2)")
     parser.add_argument("--count", type=int, default=60, help="pairs of a recording (default: %(default)s)")
     parser.add_argument("--pairs", type=Path, help="folder of labelled real pairs, whose val split is scored as well")
     parser.add_argument("--time-only", action="store_true", help="measure times, no detections")
     parser.add_argument("--rounds", type=int, default=300, help="of timing (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results (default: %(default)s)")
     options = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     first = recording(options.seeds[0], 1 if options.time_only else options.count)

@@ -10,17 +10,15 @@ started again with the same `--out`, it resumes with the steps that were chosen 
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.experiment import parser_of
 from spectradino_core.training.finetune import finetune
 from spectradino_core.training.recipes import FinetuneRecipe, box_real
-
-__all__ = ["recipe_for", "steps_for"]
 
 _TRIAL = 24
 """Steps of the trial; the first rows of its log hold what happens once, such as reading the data."""
@@ -45,7 +43,7 @@ def steps_for(minutes: float, log: Path) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.train_lwir", description=__doc__)
+    parser = parser_of("train_lwir", __doc__, Path("runs/train_lwir"))
     parser.add_argument("--data", type=Path, required=True, help="folder of the real data sets")
     parser.add_argument("--minutes", type=float, required=True, help="time that the whole may take")
     parser.add_argument("--start", type=Path, default=Path("models/lwir_box.safetensors"), help="default: %(default)s")
@@ -53,17 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=8, help="images per step (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="processes that make batches (default: %(default)s)")
     parser.add_argument("--scene-pool", type=int, default=600, help="scenes, which every worker renders for itself")
-    parser.add_argument("--out", type=Path, default=Path("runs/train_lwir"), help="default: %(default)s")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     recipe = recipe_for(options.batch, options.scene_pool)
+    given = (options.data, options.start, options.device, options.workers)
     chosen = options.out / "steps.json"
     if not chosen.is_file():
         trial = replace(recipe.loop, steps=_TRIAL, warmup=4, log_every=4, checkpoint_every=_TRIAL)
-        finetune(
-            replace(recipe, loop=trial), options.out / "trial", options.data, options.start, options.device,
-            options.workers,
-        )  # fmt: skip
+        finetune(replace(recipe, loop=trial), options.out / "trial", *given)
         steps = steps_for(options.minutes, options.out / "trial" / "log.jsonl")
         chosen.write_text(json.dumps({"steps": steps, "minutes": options.minutes}) + "\n", encoding="utf-8")
     steps = int(json.loads(chosen.read_text(encoding="utf-8"))["steps"])
@@ -74,9 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         checkpoint_every=max(1, steps // 8),
         ema=min(recipe.loop.ema, 1 - 4 / max(steps, 8)),
     )
-    path = finetune(
-        replace(recipe, loop=loop), options.out, options.data, options.start, options.device, options.workers
-    )
+    path = finetune(replace(recipe, loop=loop), options.out, *given)
     export = f"spectradino export --model {path} --out {options.out / 'lwir_box.onnx'}"
     print(f"{path}: {steps} steps of {options.batch}. Next: {export}")
     return 0

@@ -32,8 +32,6 @@ from spectradino_core.training.finetune import anchor_points, keep_freed_memory,
 from spectradino_core.training.modes import freeze_for, parameter_groups
 from spectradino_core.training.recipes import FinetuneRecipe, box_real
 
-__all__ = ["VARIANTS", "Variant", "measure"]
-
 _PRESENT = ((True, True), (False, True), (True, True), (True, False))
 
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.downstream.data import Pairs
-from benchmarks.jobs import Job, cli
-
-__all__ = ["FULL", "PARTS", "QUICK", "Scale", "jobs_of"]
+from benchmarks.experiment import Job, cli
+from benchmarks.pretrain.data import PATTERNS, TRAINED, copied, rendered
+from spectradino_core.data.make_manifest import make_manifest
+from spectradino_core.modality import Modality
 
 PARTS = ("pretraining", "streets", "fresh", "roadscene")
 
@@ -50,6 +50,35 @@ QUICK = Scale("test", 56, (2, 4), 8, 4, (1, 1, 1), (2, 2), (0,), 4)
 EVERY = 250
 """Steps between checkpoints: their scores take time and decide nothing."""
 MODELS = {"model": (), "baseline": ("--baseline",)}
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Manifests whose paths are relative to one folder.
+
+    Attributes:
+        root: that folder.
+        train: pairs for pretraining.
+        judged: RoadScene's val split.
+        roadscene: the data set itself, with its boxes.
+    """
+
+    root: Path
+    train: list[Path]
+    judged: Path
+    roadscene: Path
+
+
+def gather(data: Path, folder: Path, streets: int) -> Pairs:
+    """Copy RoadScene from the shared `data` to the git-ignored `folder`, render as many scenes into it and write the
+    manifests; existing files are kept."""
+    home = copied(data / TRAINED["roadscene"], folder / TRAINED["roadscene"])
+    train, judged = (folder / f"roadscene_{split}.jsonl" for split in ("train", "val"))
+    for split, path in (("train", train), ("val", judged)):
+        if not path.is_file():
+            make_manifest("folder", home, path, split, PATTERNS["roadscene"], folder)
+    scenes = rendered(folder / f"streets_{streets}.jsonl", streets, bands=(Modality.LWIR,), maps=())
+    return Pairs(folder, [train, scenes], judged, home)
 
 
 def jobs_of(part: str, scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:

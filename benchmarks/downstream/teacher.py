@@ -13,19 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from benchmarks.pretrain.disguise import disguised
+from benchmarks.pretrain.teacher import save_start
 from spectradino_core.data.mixture import RGBOnly
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.models.checkpoints import save_spectradino, save_state
+from spectradino_core.models.checkpoints import save_state
 from spectradino_core.models.perception_checkpoint import load_perception
 from spectradino_core.training.batches import Samples
 from spectradino_core.training.finetune import TrainingData, finetune
 from spectradino_core.training.recipes import RECIPES, FinetuneRecipe
-from spectradino_core.training.teacher import load_teacher
-
-__all__ = ["Disguised", "teacher_recipe", "train_teacher"]
 
 GREY, NEGATIVE = 0.2, 0.2
 """Of the views, as in DINOv2's training."""
@@ -79,9 +76,7 @@ def main() -> None:
     options = parser.parse_args()
     recipe = teacher_recipe(options.variant, options.steps, options.streets, options.seed)
     path = train_teacher(recipe, options.out)
-    torch.manual_seed(options.seed + 1)  # as Stage I does, so these fresh stems and adapters are those it starts from
-    save_spectradino(load_teacher(path, options.variant).student(), path.with_name("start.safetensors"))
-    print(f"{path}: stands in for DINOv2")
+    save_start(path, options.variant, options.seed)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ the tests do; the others are then listed as not run. Start it on a machine where
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+from benchmarks.experiment import ROOT, parser_of
 from benchmarks.gpu_acceptance import serving, training
 from spectradino_core.bench.machine import describe
+from spectradino_core.evaluation.page import markdown_table
 from spectradino_core.files import written_atomically
 from spectradino_core.runtime.gpu import driver_version, gpu_name, tensorrt_version
 
-__all__ = ["CHECKS", "Check", "Result", "main", "page", "run_checks"]
-
-MODEL = Path(__file__).resolve().parents[2] / "models" / "lwir_box.onnx"
+MODEL = ROOT / "models" / "lwir_box.onnx"
 
 
 @dataclass(frozen=True)
@@ -100,21 +99,18 @@ def page(results: Sequence[Result]) -> str:
     }
     lines = ["# GPU acceptance", "", "`python -m benchmarks.gpu_acceptance`", ""]
     lines += [f"- {name}: {value}" for name, value in machine.items()]
-    lines += ["", "| check | outcome | s | question | findings |", "|---|---|---|---|---|"]
+    rows = []
     for one in results:
-        findings = " ".join(one.findings.replace("|", "/").split())
-        lines.append(
-            f"| {one.check.name} | {one.outcome} | {one.seconds:.0f} | {one.check.question} | {findings[:1500]} |"
-        )
-    return "\n".join(lines) + "\n"
+        findings = " ".join(one.findings.replace("|", "/").split())[:1500]
+        rows.append((one.check.name, one.outcome, f"{one.seconds:.0f}", one.check.question, findings))
+    return "\n".join([*lines, "", markdown_table(["check", "outcome", "s", "question", "findings"], rows)])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the checks and return the exit code: 0 if none failed and at least one ran."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_acceptance", description=__doc__)
+    parser = parser_of("gpu_acceptance", __doc__, Path("acceptance_out"))
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="default: %(default)s")
     parser.add_argument("--model", type=Path, default=MODEL, help="model file (default: the bundled LWIR model)")
-    parser.add_argument("--out", type=Path, default=Path("acceptance_out"), help="folder of the page (%(default)s)")
     names = [check.name for check in CHECKS]
     parser.add_argument(
         "--only", nargs="+", choices=names, default=names, metavar="CHECK", help=f"of {', '.join(names)}"
@@ -125,9 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="acceptance-") as scratch:
         chosen = [check for check in CHECKS if check.name in options.only]
         results = run_checks(chosen, options.device, options.model, Path(scratch))
-    options.out.mkdir(parents=True, exist_ok=True)
     with written_atomically(options.out / "README.md") as file:
-        Path(file).write_text(page(results))
+        file.write_text(page(results))
     print(f"wrote {options.out / 'README.md'}")
     outcomes = {one.outcome for one in results}
     return 1 if "failed" in outcomes or "passed" not in outcomes else 0

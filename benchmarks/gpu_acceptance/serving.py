@@ -7,32 +7,23 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import onnxruntime as ort
 
+from benchmarks.experiment import ROOT
 from spectradino_core.data.scene_sets import scene_sample
 from spectradino_core.export.convert import convert
 from spectradino_core.runtime.engine import warm_up
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.network_inputs import signature
 from spectradino_core.runtime.onnx_engine import OnnxEngine, candidates_of
-from spectradino_core.runtime.parity import largest_difference, sample_inputs, tolerance_of
+from spectradino_core.runtime.parity import Difference, largest_difference, sample_inputs, tolerance_of
 from spectradino_core.runtime.providers import file_precision, prepare_gpu_libraries
 
-__all__ = [
-    "check_lost_gpu",
-    "check_parity",
-    "check_placement",
-    "check_precisions",
-    "check_stale_inputs",
-    "check_tensorrt",
-    "nodes_by_provider",
-]
-
-ROOT = Path(__file__).resolve().parents[2]
 HELD_OUT_SEED = 9_200_000
 POISON = """
 .version 6.0
@@ -72,21 +63,26 @@ def check_placement(device: str, model: Path, folder: Path) -> str:
     return f"{found[wanted]} nodes on {wanted}; providers {', '.join(ort.get_available_providers())}"
 
 
-def check_parity(device: str, model: Path, folder: Path) -> str:
-    """Boxes and scores agree with the CPU's; with TF32, which needs another process, they may not."""
+def _checked_difference(model: Path, engine: OnnxEngine) -> Difference:
+    """Return the maximum difference to the CPU's results, which must be within the tolerance."""
     reference = OnnxEngine(model, "cpu")
-    inputs = sample_inputs(reference)
-    engine = OnnxEngine(model, device)
-    difference = largest_difference(reference, engine, inputs)
+    difference = largest_difference(reference, engine, sample_inputs(reference))
     problem = tolerance_of(file_precision(reference.info), reference.info).problem(difference)
     assert not problem, f"{engine.label}: {problem}"
+    return difference
+
+
+def check_parity(device: str, model: Path, folder: Path) -> str:
+    """Boxes and scores agree with the CPU's; with TF32, which needs another process, they may not."""
+    engine = OnnxEngine(model, device)
+    difference = _checked_difference(model, engine)
     code = (
         "import sys; from spectradino_core.runtime.onnx_engine import OnnxEngine;"
         "from spectradino_core.runtime.parity import largest_difference, sample_inputs;"
         "r = OnnxEngine(sys.argv[1], 'cpu');"
         "print(largest_difference(r, OnnxEngine(sys.argv[1], sys.argv[2]), sample_inputs(r)).to_dict())"
     )
-    done = _child([code, str(model), device], NVIDIA_TF32_OVERRIDE="1")
+    done = _child("-c", code, str(model), device, NVIDIA_TF32_OVERRIDE="1")
     assert done.returncode == 0, done.stderr[-800:]
     return f"{engine.label}: {difference.to_dict()}; with NVIDIA_TF32_OVERRIDE=1: {done.stdout.strip()}"
 
@@ -130,22 +126,21 @@ def check_stale_inputs(device: str, model: Path, folder: Path) -> str:
     first = [engine.run(*given) for given in inputs]
     for _ in range(3):
         for given, expected in zip(inputs, first, strict=True):
-            for array, wanted in zip(engine.run(*given), expected, strict=True):
-                if array is not None and array.dtype != np.uint8:
-                    np.testing.assert_allclose(array, wanted, atol=1e-2)
-    reference = OnnxEngine(model, "cpu")
-    difference = largest_difference(reference, engine, inputs)
-    problem = tolerance_of(file_precision(engine.info), engine.info).problem(difference)
-    assert not problem, problem
+            _assert_close(engine.run(*given), expected)
+    _checked_difference(model, engine)
     # One buffer that is written again for each frame, as the pipeline's.
     buffers = tuple(np.empty_like(array) for array in inputs[0])
     for given, expected in zip(inputs, first, strict=True):
         for buffer, array in zip(buffers, given, strict=True):
             buffer[...] = array
-        for array, wanted in zip(engine.run(*buffers), expected, strict=True):
-            if array is not None and array.dtype != np.uint8:
-                np.testing.assert_allclose(array, wanted, atol=1e-2)
+        _assert_close(engine.run(*buffers), expected)
     return f"{len(inputs)} inputs in turn, five times; fixed memory: {engine._bound is not None}{_copying(engine)}"
+
+
+def _assert_close(outputs: Iterable[np.ndarray | None], expected: Iterable[np.ndarray | None]) -> None:
+    for array, wanted in zip(outputs, expected, strict=True):
+        if array is not None and array.dtype != np.uint8:
+            np.testing.assert_allclose(array, wanted, atol=1e-2)
 
 
 def _copying(engine: OnnxEngine) -> str:
@@ -173,7 +168,7 @@ def check_lost_gpu(device: str, model: Path, folder: Path) -> str:
     """A child poisons its own CUDA context: the CPU takes over and the process exits with 0, or requests a restart."""
     found = []
     for policy, code in (("cpu", 0), ("none", 1)):
-        done = _child(["-m", "benchmarks.gpu_acceptance.poisoned", str(model), policy], module=True)
+        done = _child("-m", "benchmarks.gpu_acceptance.poisoned", str(model), policy)
         assert done.returncode == code, f"exit code {done.returncode}, not {code}: {(done.stdout + done.stderr)[-800:]}"
         found.append(done.stdout.strip().splitlines()[-1])
     return "; ".join(found)
@@ -185,14 +180,6 @@ def _milliseconds(engine: object, passes: int = 30) -> float:
     return float(np.median([warm_up(engine) for _ in range(passes)]))  # type: ignore[arg-type]
 
 
-def _child(arguments: list[str], module: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *([] if module else ["-c"]), *arguments]
-    return subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+def _child(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command, environment = [sys.executable, *arguments], os.environ | environment
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180, check=False)

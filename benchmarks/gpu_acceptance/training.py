@@ -6,26 +6,22 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from benchmarks.experiment import ROOT, cli
 from spectradino_core.bench.gpu import forward_rows, no_waiting, training_rows
 from spectradino_core.data.pretraining import pretraining_batches
 from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.data.transfer import map_tensors
-
-__all__ = [
-    "NotRunError", "check_host_syncs", "check_pretraining", "check_resume", "check_sharding", "check_speed",
-    "check_transfer",
-]  # fmt: skip
 
 
 class NotRunError(Exception):
     """A prerequisite of a check is missing on this machine; the message names it."""
 
 
-ROOT = Path(__file__).resolve().parents[2]
 _WAIT_S = 240
 _STEPS = 10
 
@@ -33,11 +29,11 @@ _STEPS = 10
 def check_resume(device: str, model: Path, folder: Path) -> str:
     """A half precision run killed after its first checkpoint resumes there, and its losses stay finite."""
     run = folder / "run"
-    command = [
-        *_cli(), "finetune", "--recipe", "smoke", "--steps", str(_STEPS), "--checkpoint-every", "4", "--log-every", "1",
-        "--workers", "0", "--amp", "fp16", "--device", device, "--out", str(run),
-    ]  # fmt: skip
-    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = cli(
+        "finetune", "--recipe", "smoke", "--steps", _STEPS, "--checkpoint-every", 4, "--log-every", 1, "--workers", 0,
+        "--amp", "fp16", "--device", device, "--out", run,
+    )  # fmt: skip
+    child = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + _WAIT_S
         while not list((run / "checkpoints").glob("*")) and child.poll() is None and time.monotonic() < deadline:
@@ -57,13 +53,11 @@ def check_pretraining(device: str, model: Path, folder: Path) -> str:
     found = []
     for name, options in (("fp16", ["--amp", "fp16"]), ("alignment", ["--infrared-alignment", "0.5"])):
         out = folder / name
-        _succeed(
-            [
-                *_cli(), "pretrain", "--variant", "test", "--stages", "1,2", "--scenes", "12", "--crop", "70",
-                "--batch", "4", "--steps", "6", "--log-every", "1", "--workers", "0", "--device", device,
-                "--out", str(out), *options,
-            ]
+        command = cli(
+            "pretrain", "--variant", "test", "--stages", "1,2", "--scenes", 12, "--crop", 70, "--batch", 4,
+            "--steps", 6, "--log-every", 1, "--workers", 0, "--device", device, "--out", out, *options,
         )  # fmt: skip
+        _succeed(command)
         losses = [row["total"] for log in sorted(out.rglob("log.jsonl")) for row in _rows(log) if "total" in row]
         assert losses, "nothing was logged"
         found.append(f"{name}: loss {losses[0]:.2f} to {losses[-1]:.2f} in {len(losses)} steps")
@@ -95,15 +89,13 @@ def check_sharding(device: str, model: Path, folder: Path) -> str:
     """Two processes train with sharded parameters in bf16, with a learned temperature and infrared alignment."""
     if device == "cuda" and torch.cuda.device_count() < 2:
         raise NotRunError("needs two GPUs")
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    _succeed(
-        [
-            sys.executable, *launcher, "-m", "spectradino_core.cli", "pretrain", "--variant", "test", "--stages", "1",
-            "--strategy", "fsdp", "--amp", "bf16", "--learn-temperature", "--infrared-alignment", "0.5", "--grad-accum",
-            "2", "--scenes", "12", "--crop", "70", "--batch", "4", "--steps", "4", "--log-every", "1", "--workers", "0",
-            "--device", device, "--out", str(folder),
-        ]
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    command = cli(
+        "pretrain", "--variant", "test", "--stages", 1, "--strategy", "fsdp", "--amp", "bf16", "--learn-temperature",
+        "--infrared-alignment", 0.5, "--grad-accum", 2, "--scenes", 12, "--crop", 70, "--batch", 4, "--steps", 4,
+        "--log-every", 1, "--workers", 0, "--device", device, "--out", folder,
     )  # fmt: skip
+    _succeed((*launcher, *command))
     losses = [row["total"] for row in _rows(folder / "stage1" / "log.jsonl") if "total" in row]
     assert len(losses) == 4, f"{len(losses)} of 4 steps were logged"
     return f"loss {losses[0]:.2f} to {losses[-1]:.2f}"
@@ -125,13 +117,10 @@ def check_speed(device: str, model: Path, folder: Path) -> str:
     return "; ".join([*rows, f"stage I, 128 pairs: {steps[0]['pairs_per_s']} pairs/s, {steps[0]['peak_gb']} GB"])
 
 
-def _cli() -> list[str]:
-    return [sys.executable, "-m", "spectradino_core.cli"]
-
-
-def _succeed(command: list[str]) -> None:
+def _succeed(arguments: Sequence[str]) -> None:
+    command = [sys.executable, *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=_WAIT_S, check=False)
-    assert done.returncode == 0, f"{' '.join(command[2:])}: {(done.stdout + done.stderr).strip()[-800:]}"
+    assert done.returncode == 0, f"{' '.join(arguments[1:])}: {(done.stdout + done.stderr).strip()[-800:]}"
 
 
 def _rows(path: Path) -> list[dict]:

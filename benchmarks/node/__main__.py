@@ -11,16 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.node.machine import describe
-from benchmarks.node.overhead import OVERHEAD, PERCENTS, measure_overhead, percentiles
+from benchmarks.experiment import RESULTS, ros_machine
+from benchmarks.node.measuring import OVERHEAD, PERCENTS, measure_overhead, percentiles, slope, soak
 from benchmarks.node.plots import plot_overhead, plot_soak
-from benchmarks.node.soak import slope, soak
 from spectradino_core.bench.tables import write_table
 from tests.blob_model import make_blob_model
 
 NUMBER = ".3f"
 """Milliseconds and megabytes to the thousandth: a step in memory is told to the kilobyte."""
-RESULTS = Path(__file__).resolve().parents[1] / "results"
 WANTED_MS = 2.5
 WANTED_LARGE_MS = 5.0
 """At the larger of `SIZES`."""
@@ -54,7 +52,7 @@ def main() -> int:
 
 
 def _overhead(arguments: argparse.Namespace, folder: Path) -> None:
-    facts = describe() | {"note": arguments.note or "none"}
+    facts = ros_machine() | {"note": arguments.note or "none"}
     model = arguments.model or make_blob_model(folder / "blob.onnx", input_size=OVERHEAD_INPUT)
     name = "blob model, input {}x{}".format(*OVERHEAD_INPUT) if arguments.model is None else model.name
     measured = {}
@@ -82,7 +80,7 @@ def _overhead(arguments: argparse.Namespace, folder: Path) -> None:
 
 
 def _soak(arguments: argparse.Namespace, folder: Path) -> bool:
-    facts = describe() | {"note": arguments.note or "none"}
+    facts = ros_machine() | {"note": arguments.note or "none"}
     model = make_slow_model(folder, arguments.engine_ms)
     rows, drops = soak(model, SIZES[0], arguments.soak_rate, arguments.minutes, _progress)
     # What is reached early and kept (caches, the allocator's highest mark) is no growth; a leak is seen in either half.

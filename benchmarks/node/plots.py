@@ -6,13 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
-
-matplotlib.use("Agg")
-
 import numpy as np
-from matplotlib import pyplot
-
-__all__ = ["plot_overhead", "plot_soak"]
+from matplotlib.figure import Figure
 
 _DPI = 90
 _COLOURS = ("#3b6ea5", "#c0504d", "#7f9f4f")
@@ -21,7 +16,8 @@ _COLOURS = ("#3b6ea5", "#c0504d", "#7f9f4f")
 def plot_soak(path: Path, rows: Sequence[Mapping[str, float]], title: str) -> None:
     """Plot latency, memory and rates over time, from the rows of `soak.soak`."""
     minutes = np.array([row["second"] for row in rows]) / 60
-    figure, (latency, memory, rates) = pyplot.subplots(3, 1, sharex=True, figsize=(8, 7), layout="constrained")
+    figure = Figure(figsize=(8, 7), layout="constrained")
+    latency, memory, rates = figure.subplots(3, 1, sharex=True)
     figure.suptitle(title)
     latency.plot(minutes, [row["latency_max_ms"] for row in rows], lw=0.6, color="#b8c6d8", label="longest")
     latency.plot(minutes, [row["latency_ms"] for row in rows], lw=1.2, color=_COLOURS[0], label="median")
@@ -50,10 +46,11 @@ def plot_soak(path: Path, rows: Sequence[Mapping[str, float]], title: str) -> No
 def plot_overhead(path: Path, measured: Mapping[str, Sequence[Mapping[str, float]]], wanted_ms: float) -> None:
     """Plot one bar per case: medians of the steps, and the distribution of their sum."""
     steps = ("pairing", "queue", "preprocess", "postprocess", "publishing")
-    figure, (bars, curves) = pyplot.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    bars, curves = figure.subplots(1, 2)
     for number, (_case, rows) in enumerate(measured.items()):
         left = 0.0
-        for step, colour in zip(steps, pyplot.cm.tab10.colors, strict=False):
+        for step, colour in zip(steps, matplotlib.colormaps["tab10"].colors, strict=False):
             width = float(np.median([row[step] for row in rows]))
             bars.barh(number, width, left=left, color=colour, label=step if number == 0 else None)
             left += width
@@ -75,7 +72,6 @@ def plot_overhead(path: Path, measured: Mapping[str, Sequence[Mapping[str, float
     _save(figure, path)
 
 
-def _save(figure, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=_DPI)
-    pyplot.close(figure)

@@ -6,8 +6,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks.experiment import run_experiment
-from benchmarks.jobs import Job
+from benchmarks.experiment import Job, run_experiment
 from benchmarks.pretrain.data import find_data, gather
 from benchmarks.pretrain.plan import FULL, PARTS, QUICK, jobs_of
 from benchmarks.pretrain.report import write_report

@@ -8,13 +8,12 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from spectradino_core.data.make_manifest import make_manifest, write_scenes
 from spectradino_core.data.manifest import ManifestItem, read_manifest, write_manifest
-
-__all__ = ["JUDGED", "Pairs", "find_data", "gather", "labelled_folder"]
 
 TRAINED = {
     "roadscene": "roadscene_rgb_lwir",
@@ -31,7 +30,7 @@ RGB_ONLY = {"camvid": "camvid_rgb", "coco": "coco_street_rgb"}
 """Images that only the teacher sees."""
 LABELLED = "msrs_rgb_lwir"
 """Pairs with boxes that detectors are trained on."""
-_PATTERNS = {
+PATTERNS = {
     "roadscene": r"(?P<sequence>FLIR\w*?)_(?P<frame>\d+)",
     "m3svd": r"(?P<sequence>\d{4}_\d{4})_(?P<frame>\d+)",
 }
@@ -74,22 +73,18 @@ def find_data(given: Path | None) -> Path:
 def gather(data: Path, folder: Path, scenes: int, labelled: Sequence[int]) -> Pairs:
     """Copy the sets to `folder`, render scenes into it and write the manifests; existing files are kept.
 
-    One folder, because `spectradino pretrain` has one root for all manifests that do not lie in their own.
+    One folder, because `spectradino pretrain` has one root for all manifests that do not lie in their own. It is
+    git-ignored: the images may not be redistributed.
 
     Args:
         data: the shared data set.
-        folder: git-ignored; the images may not be redistributed.
         scenes: number of training scenes.
         labelled: numbers of labelled pairs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     train, judged, rgb = [], [], []
     for name, title in (TRAINED | RGB_ONLY).items():
-        if not (folder / title).is_dir():
-            part = folder / f".{title}.part"
-            shutil.rmtree(part, ignore_errors=True)
-            shutil.copytree(data / title, part)
-            part.rename(folder / title)
+        copied(data / title, folder / title)
         for split, into in (("train", train), ("val", judged)):
             if split == "val" and name not in JUDGED:
                 continue
@@ -102,15 +97,36 @@ def gather(data: Path, folder: Path, scenes: int, labelled: Sequence[int]) -> Pa
                     items = [ManifestItem({"rgb": f"{title}/{item['rgb']}"}, label=name) for item in index["items"]]
                     write_manifest(items, path)
             elif not path.is_file():
-                make_manifest("folder", folder / title, path, split, _PATTERNS.get(name), folder)
+                make_manifest("folder", folder / title, path, split, PATTERNS.get(name), folder)
             into.append(path)
-    streets = folder / f"scenes_{scenes}.jsonl"
-    if not streets.is_file():
-        items = read_manifest(write_scenes(folder / streets.stem, scenes))
-        moved = [replace(i, paths={key: f"{streets.stem}/{path}" for key, path in i.paths.items()}) for i in items]
-        write_manifest(moved, streets)
+    train.append(rendered(folder / f"scenes_{scenes}.jsonl", scenes))
     few = {count: labelled_folder(folder / LABELLED, folder / f"labelled_{count}", count) for count in labelled}
-    return Pairs(folder, [*train, streets], judged, rgb, few)
+    return Pairs(folder, train, judged, rgb, few)
+
+
+def copied(data: Path, folder: Path) -> Path:
+    """Copy a folder, unless there is a copy already."""
+    if not folder.is_dir():
+        part = _part_of(folder)
+        shutil.copytree(data, part)
+        part.rename(folder)
+    return folder
+
+
+def rendered(manifest: Path, count: int, **options: Any) -> Path:
+    """Render scenes into the folder named like the manifest, with `options` of `write_scenes`, unless it exists."""
+    if not manifest.is_file():
+        items = read_manifest(write_scenes(manifest.with_suffix(""), count, **options))
+        moved = [replace(i, paths={key: f"{manifest.stem}/{path}" for key, path in i.paths.items()}) for i in items]
+        write_manifest(moved, manifest)
+    return manifest
+
+
+def _part_of(folder: Path) -> Path:
+    """Return where a folder is prepared; what an interrupted run left there is removed."""
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    return part
 
 
 def labelled_folder(data: Path, folder: Path, count: int) -> Path:
@@ -122,8 +138,7 @@ def labelled_folder(data: Path, folder: Path, count: int) -> Path:
     """
     if folder.is_dir():
         return folder
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    part = _part_of(folder)
     for split in ("train", "val"):
         index = json.loads((data / f"index_{split}.json").read_text(encoding="utf-8"))["items"]
         labels = json.loads((data / f"instances_{split}.json").read_text(encoding="utf-8"))

@@ -9,8 +9,6 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-__all__ = ["disguised", "toned"]
-
 _MIN_SPAN = 60
 """Grey values that a curve covers at least, so that something is left to see."""
 _SHADING = 50

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.jobs import Job, cli
+from benchmarks.experiment import Job, cli
 from benchmarks.pretrain.data import Pairs
 from spectradino_core.training.omnivorous import omnivorous_recipe
-
-__all__ = ["FULL", "QUICK", "PARTS", "Scale", "jobs_of"]
 
 PARTS = ("stages", "systems", "anchors", "alphas", "unseen", "options", "detectors")
 
@@ -70,208 +68,193 @@ GENTLE = ("--lr", "3:1.2e-4", "--rgb-distillation", 1)
 """Stage III at the fraction of Stage I's rate that the larger variants have, and with RGB kept."""
 INPUT = "280x210"
 """Network input of the detectors."""
-STAGES = {"before": "start", "I": "stage1/best", "II": "stage2/last", "III": "stage3/last"}
+STAGES = {
+    "before": "teacher/start",
+    "I": "chain/stage1/best",
+    "II": "chain/stage2/last",
+    "III": "chain/stage3/last",
+    "III gentle": "gentle/stage3/last",
+}
 """Stage II starts from Stage I's best, so that is what is judged of Stage I."""
 
 
 def jobs_of(part: str, scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
     """Return the jobs of a part of `PARTS`, in order of their dependencies."""
-    parts = {
-        "stages": _stages,
-        "systems": _systems,
-        "anchors": _anchors,
-        "alphas": _alphas,
-        "unseen": _unseen,
-        "options": _options,
-        "detectors": _detectors,
-    }
-    return parts[part](scale, pairs, work)
+    return getattr(_Plan(scale, pairs, work), part)()
 
 
-def _stages(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
-    """The chain of Stages I, II and III, a gentler Stage III, and their evaluation."""
-    yield from _teacher(scale, pairs, work)
-    yield _chain(scale, pairs, work)
-    yield _gentle(scale, pairs, work)
-    run = work / "chain"
-    models = [f"{name}={work / 'teacher' / 'start.safetensors' if file == 'start' else run / f'{file}.safetensors'}"
-              for name, file in STAGES.items()]  # fmt: skip
-    models.append(f"III gentle={work / 'gentle' / 'stage3' / 'last.safetensors'}")
-    yield _judge("stages judged", scale, pairs, work, models, "--compare-bands")
+@dataclass(frozen=True)
+class _Plan:
+    """A method for each of `PARTS`; names with an underscore are shared by several."""
 
+    scale: Scale
+    pairs: Pairs
+    work: Path
 
-def _systems(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
-    """Omnivorous on a plain DINOv2, and on top of SpectraDINO, next to the latter."""
-    yield from _teacher(scale, pairs, work)
-    yield _chain(scale, pairs, work)
-    yield _omnivorous("omnivorous", scale, pairs, work, scale.omnivorous)
-    both = ("--base", "both", "--start", work / "chain" / "stage3" / "last.safetensors")
-    yield _omnivorous("both", scale, pairs, work, scale.omnivorous, *both)
-    models = [
-        f"SpectraDINO={work / 'chain' / 'stage3' / 'last.safetensors'}",
-        f"Omnivorous={work / 'omnivorous' / 'last.safetensors'}",
-        f"both={work / 'both' / 'last.safetensors'}",
-    ]
-    more = ("--maps", "--probe-scenes", scale.probed, "--knn-manifest", _named(pairs, "epfl"))
-    yield _judge("systems judged", scale, pairs, work, models, *more)
+    def stages(self) -> Iterator[Job]:
+        """The chain of Stages I, II and III, a gentler Stage III, and their evaluation."""
+        yield from self._teacher()
+        yield self._chain()
+        yield self._gentle()
+        models = {name: self.work / f"{file}.safetensors" for name, file in STAGES.items()}
+        yield self._judge("stages judged", models, "--compare-bands")
 
+    def systems(self) -> Iterator[Job]:
+        """Omnivorous on a plain DINOv2, and on top of SpectraDINO, next to the latter."""
+        yield from self._teacher()
+        yield self._chain()
+        spectradino = self.work / "chain" / "stage3" / "last.safetensors"
+        omnivorous = self._omnivorous("omnivorous")
+        both = self._omnivorous("both", "--base", "both", "--start", spectradino)
+        yield from (omnivorous, both)
+        models = {"SpectraDINO": spectradino, "Omnivorous": omnivorous.makes, "both": both.makes}
+        yield self._judge("systems judged", models, *self._probes())
 
-def _anchors(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
-    """Ablation of the anchor weight, on the plain system."""
-    yield from _teacher(scale, pairs, work)
-    models = []
-    for weight in scale.anchors:
-        own = omnivorous_recipe(scale.variant).anchor == weight  # the run of `_systems` is of the recipe's own weight
-        name = "omnivorous" if own else f"anchor {weight:g}"
-        yield _omnivorous(name, scale, pairs, work, scale.omnivorous, *(() if own else ("--anchor", weight)))
-        models.append(f"anchor {weight:g}={work / _folder(name) / 'last.safetensors'}")
-    yield _judge("anchors judged", scale, pairs, work, models, "--maps", "--knn-manifest", _named(pairs, "epfl"))
+    def anchors(self) -> Iterator[Job]:
+        """Ablation of the anchor weight, on the plain system."""
+        own = omnivorous_recipe(self.scale.variant).anchor
+        judged = ("--maps", "--knn-manifest", self._named("epfl"))
+        yield from self._varied("anchor", "--anchor", self.scale.anchors, own, *judged)
 
+    def alphas(self) -> Iterator[Job]:
+        """Ablation of the maximum fraction of RGB blended into the other modalities, on the plain system."""
+        own = omnivorous_recipe(self.scale.variant).largest_alpha
+        yield from self._varied("alpha", "--alpha-max", self.scale.alphas, own, *self._probes())
 
-def _alphas(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
-    """Ablation of the maximum fraction of RGB blended into the other modalities, on the plain system."""
-    yield from _teacher(scale, pairs, work)
-    models = []
-    for alpha in scale.alphas:
-        own = omnivorous_recipe(scale.variant).largest_alpha == alpha
-        name = "omnivorous" if own else f"alpha {alpha:g}"
-        yield _omnivorous(name, scale, pairs, work, scale.omnivorous, *(() if own else ("--alpha-max", alpha)))
-        models.append(f"alpha {alpha:g}={work / _folder(name) / 'last.safetensors'}")
-    more = ("--maps", "--probe-scenes", scale.probed, "--knn-manifest", _named(pairs, "epfl"))
-    yield _judge("alphas judged", scale, pairs, work, models, *more)
+    def _varied(self, name: str, option: str, values: Sequence[float], own: float, *judged: object) -> Iterator[Job]:
+        """Omnivorous with one option varied; the run of `systems` has the recipe's own value."""
+        yield from self._teacher()
+        models = {}
+        for value in values:
+            title = f"{name} {value:g}"
+            changed = () if value == own else (option, value)
+            job = self._omnivorous(title if changed else "omnivorous", *changed)
+            models[title] = job.makes
+            yield job
+        yield self._judge(f"{name}s judged", models, *judged)
 
+    def unseen(self) -> Iterator[Job]:
+        """Omnivorous without long-wave infrared in training, beside the one that has seen it."""
+        yield from self._teacher()
+        others = [path for path in self.pairs.train if not path.stem.startswith(("roadscene", "msrs", "m3svd"))]
+        every = self._omnivorous("omnivorous")
+        without = replace(self, pairs=replace(self.pairs, train=others))
+        fewer = without._omnivorous("without LWIR", "--bands", "nir,swir")
+        yield from (every, fewer)
+        yield self._judge("unseen judged", {job.name: job.makes for job in (every, fewer)})
 
-def _unseen(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
-    """Omnivorous without long-wave infrared in training, beside the one that has seen it."""
-    yield from _teacher(scale, pairs, work)
-    yield _omnivorous("omnivorous", scale, pairs, work, scale.omnivorous)
-    others = [path for path in pairs.train if not path.stem.startswith(("roadscene", "msrs", "m3svd"))]
-    without = replace(pairs, train=others)
-    yield _omnivorous("without LWIR", scale, without, work, scale.omnivorous, "--bands", "nir,swir")
-    models = [f"{name}={work / _folder(name) / 'last.safetensors'}" for name in ("omnivorous", "without LWIR")]
-    yield _judge("unseen judged", scale, pairs, work, models)
+    def detectors(self) -> Iterator[Job]:
+        """Detectors on few labelled pairs: from Stage III, from the gentler one, without the stages, and on the frozen
+        teacher.
+        """
+        yield from self._teacher()
+        yield self._chain()
+        yield self._gentle()
+        starts: dict[str, tuple[object, ...]] = {
+            "stages": (self.work / "chain" / "stage3" / "last.safetensors",),
+            "gentle": (self.work / "gentle" / "stage3" / "last.safetensors",),
+            "fresh": (self.work / "teacher" / "start.safetensors",),
+            "frozen": (self.work / "teacher" / "teacher.safetensors", "--baseline"),
+        }
+        scale = self.scale
+        for count in scale.labelled:
+            data = self.pairs.labelled[count]
+            for system, backbone in starts.items():
+                models = []
+                for seed in scale.fine_seeds:
+                    folder = self.work / "detectors" / f"{system}-{count}-{seed}"
+                    command = cli(
+                        "finetune", "--data", data, "--task", "detection", "--variant", scale.variant,
+                        "--input-size", INPUT, "--steps", scale.fine, "--checkpoint-every", scale.fine,
+                        "--seed", seed, "--device", "cpu", "--out", folder, "--backbone", *backbone,
+                    )  # fmt: skip
+                    models.append(folder / "model.safetensors")
+                    yield Job(f"detector, {system}, {count} pairs, seed {seed}", command, models[-1])
+                out = self.work / "detectors" / f"{system}-{count}-judged"
+                judged = ("--model", *models, "--data", data, "--device", "cpu", "--draw", 0, "--out", out)
+                command = cli("evaluate", *judged)
+                yield Job(f"detectors judged, {system}, {count} pairs", command, out / "result.json")
 
+    def options(self) -> Iterator[Job]:
+        """Stage I with our options compared with Stage I without, same steps and seeds."""
+        yield from self._teacher()
+        options = {
+            "plain": (),
+            "adaptive": ("--adaptive",),
+            "infrared": ("--infrared-alignment", INFRARED_WEIGHT),
+        }
+        models = {}
+        for seed in self.scale.seeds:
+            for option, arguments in options.items():
+                job = self._pretrain(f"{option} {seed}", "1", self.scale.trial, "--seed", seed, *arguments)
+                models[job.name] = job.makes
+                yield job
+        yield self._judge("options judged", models, "--compare-bands")
 
-def _detectors(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
-    """Detectors on few labelled pairs: from Stage III, from the gentler one, without the stages, and on the frozen
-    teacher.
-    """
-    yield from _teacher(scale, pairs, work)
-    yield _chain(scale, pairs, work)
-    yield _gentle(scale, pairs, work)
-    starts: dict[str, tuple[object, ...]] = {
-        "stages": (work / "chain" / "stage3" / "last.safetensors",),
-        "gentle": (work / "gentle" / "stage3" / "last.safetensors",),
-        "fresh": (work / "teacher" / "start.safetensors",),
-        "frozen": (work / "teacher" / "teacher.safetensors", "--baseline"),
-    }
-    for count in scale.labelled:
-        for system, backbone in starts.items():
-            models = []
-            for seed in scale.fine_seeds:
-                folder = work / "detectors" / f"{system}-{count}-{seed}"
-                command = cli(
-                    "finetune", "--data", pairs.labelled[count], "--task", "detection", "--variant", scale.variant,
-                    "--input-size", INPUT, "--steps", scale.fine, "--checkpoint-every", scale.fine, "--seed", seed,
-                    "--device", "cpu", "--out", folder, "--backbone", *backbone,
-                )  # fmt: skip
-                models.append(folder / "model.safetensors")
-                yield Job(f"detector, {system}, {count} pairs, seed {seed}", command, models[-1])
-            out = work / "detectors" / f"{system}-{count}-judged"
-            command = cli(
-                "evaluate", "--model", *models, "--data", pairs.labelled[count], "--device", "cpu", "--draw", 0,
-                "--out", out,
-            )  # fmt: skip
-            yield Job(f"detectors judged, {system}, {count} pairs", command, out / "result.json")
+    def _teacher(self) -> Iterator[Job]:
+        """In several runs: from the second on images are disguised; the first distinguished them by their colours."""
+        common = (
+            "--manifests", *self.pairs.train, *self.pairs.rgb, "--root", self.pairs.root,
+            "--variant", self.scale.variant, "--crop", self.scale.crop, "--batch", min(64, self.scale.scenes),
+        )  # fmt: skip
+        start: tuple[object, ...] = ()
+        for number, (steps, rate) in enumerate(self.scale.teacher, 1):
+            last = number == len(self.scale.teacher)
+            folder = self.work / ("teacher" if last else f"teacher-{number}")
+            words = (*common, "--steps", steps, "--rate", rate, "--out", folder, *start)
+            name = "teacher" if last else f"teacher, run {number}"
+            yield Job(name, ("-m", "benchmarks.pretrain.teacher", *map(str, words)), folder / "start.safetensors")
+            start = ("--start", folder / "teacher.safetensors")
 
+    def _chain(self) -> Job:
+        job = self._pretrain("chain", "1,2,3", self.scale.stages, "--val-scenes", self.scale.judged)
+        if self.scale.processes == 1:
+            return job
+        together = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(self.scale.processes))
+        return replace(job, arguments=(*together, *job.arguments))
 
-def _options(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
-    """Stage I with our options compared with Stage I without, same steps and seeds."""
-    yield from _teacher(scale, pairs, work)
-    options = {
-        "plain": (),
-        "adaptive": ("--adaptive",),
-        "infrared": ("--infrared-alignment", INFRARED_WEIGHT),
-    }
-    models = []
-    for seed in scale.seeds:
-        for option, arguments in options.items():
-            name = f"{option} {seed}"
-            yield _pretrain(name, scale, pairs, work, "1", scale.trial, "--seed", seed, *arguments)
-            models.append(f"{name}={work / _folder(name) / 'stage1' / 'last.safetensors'}")
-    yield _judge("options judged", scale, pairs, work, models, "--compare-bands")
+    def _gentle(self) -> Job:
+        start = ("--start", self.work / "chain" / "stage2" / "last.safetensors")
+        return self._pretrain("gentle", "3", self.scale.stages, *start, *GENTLE)
 
+    def _pretrain(self, name: str, stages: str, steps: int | None, *more: object) -> Job:
+        folder = self.work / _folder(name)
+        if steps is None:
+            epochs = ",".join(f"{stage}:{self.scale.epochs[int(stage) - 1]}" for stage in stages.split(","))
+            more = ("--epochs", epochs, *more)
+        command = cli("pretrain", "--stages", stages, *self._common(folder, steps), *more)
+        return Job(name, command, folder / f"stage{stages[-1]}" / "last.safetensors")
 
-def _teacher(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
-    """In several runs: from the second on images are disguised; the first distinguished them by their colours."""
-    common = (
-        "--manifests", *pairs.train, *pairs.rgb, "--root", pairs.root, "--variant", scale.variant, "--crop", scale.crop,
-        "--batch", min(64, scale.scenes),
-    )  # fmt: skip
-    start: tuple[object, ...] = ()
-    for number, (steps, rate) in enumerate(scale.teacher, 1):
-        last = number == len(scale.teacher)
-        folder = work / ("teacher" if last else f"teacher-{number}")
-        words = (*common, "--steps", steps, "--rate", rate, "--out", folder, *start)
-        name = "teacher" if last else f"teacher, run {number}"
-        yield Job(name, ("-m", "benchmarks.pretrain.teacher", *map(str, words)), folder / "start.safetensors")
-        start = ("--start", folder / "teacher.safetensors")
+    def _omnivorous(self, name: str, *more: object) -> Job:
+        folder = self.work / _folder(name)
+        common = self._common(folder, self.scale.omnivorous, teacher="--start" not in more)
+        command = cli("pretrain", "--system", "omnivorous", *common, *more)
+        return Job(name, command, folder / "last.safetensors")
 
+    def _common(self, folder: Path, steps: int | None, teacher: bool = True) -> tuple[object, ...]:
+        return (
+            "--variant", self.scale.variant,
+            *(("--teacher", self.work / "teacher" / "teacher.safetensors") if teacher else ()),
+            "--manifest", *self.pairs.train, "--data-root", self.pairs.root, "--workers", 1, "--device", "cpu",
+            "--out", folder, *(() if steps is None else ("--steps", steps)),
+        )  # fmt: skip
 
-def _chain(scale: Scale, pairs: Pairs, work: Path) -> Job:
-    job = _pretrain("chain", scale, pairs, work, "1,2,3", scale.stages, "--val-scenes", scale.judged)
-    if scale.processes == 1:
-        return job
-    together = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(scale.processes))
-    return replace(job, arguments=(*together, *job.arguments))
+    def _probes(self) -> tuple[object, ...]:
+        return "--maps", "--probe-scenes", self.scale.probed, "--knn-manifest", self._named("epfl")
 
+    def _judge(self, name: str, models: Mapping[str, Path], *more: object) -> Job:
+        out = self.work / _folder(name)
+        named = [f"{title}={path}" for title, path in models.items()]
+        command = cli(
+            "evaluate", "retrieval", "--model", *named, "--manifest", *self.pairs.judged,
+            "--data-root", self.pairs.root, "--scenes", self.scale.judged,
+            "--teacher", self.work / "teacher" / "teacher.safetensors", "--crop", self.scale.crop,
+            "--views", self.scale.views, "--out", out, *more,
+        )  # fmt: skip
+        return Job(name, command, out / "pairs.png")
 
-def _gentle(scale: Scale, pairs: Pairs, work: Path) -> Job:
-    start = ("--start", work / "chain" / "stage2" / "last.safetensors")
-    return _pretrain("gentle", scale, pairs, work, "3", scale.stages, *start, *GENTLE)
-
-
-def _pretrain(
-    name: str, scale: Scale, pairs: Pairs, work: Path, stages: str, steps: int | None, *more: object
-) -> Job:  # fmt: skip
-    folder = work / _folder(name)
-    if steps is None:
-        epochs = ",".join(f"{stage}:{scale.epochs[int(stage) - 1]}" for stage in stages.split(","))
-        more = ("--epochs", epochs, *more)
-    command = cli("pretrain", "--stages", stages, *_common(scale, pairs, work, folder, steps), *more)
-    return Job(name, command, folder / f"stage{stages[-1]}" / "last.safetensors")
-
-
-def _omnivorous(name: str, scale: Scale, pairs: Pairs, work: Path, steps: int | None, *more: object) -> Job:
-    folder = work / _folder(name)
-    common = _common(scale, pairs, work, folder, steps, teacher="--start" not in more)
-    command = cli("pretrain", "--system", "omnivorous", *common, *more)
-    return Job(name, command, folder / "last.safetensors")
-
-
-def _common(
-    scale: Scale, pairs: Pairs, work: Path, folder: Path, steps: int | None, teacher: bool = True
-) -> tuple[object, ...]:
-    return (
-        "--variant", scale.variant, *(("--teacher", work / "teacher" / "teacher.safetensors") if teacher else ()),
-        "--manifest", *pairs.train, "--data-root", pairs.root, "--workers", 1, "--device", "cpu", "--out", folder,
-        *(() if steps is None else ("--steps", steps)),
-    )  # fmt: skip
-
-
-def _judge(name: str, scale: Scale, pairs: Pairs, work: Path, models: list[str], *more: object) -> Job:
-    out = work / _folder(name)
-    command = cli(
-        "evaluate", "retrieval", "--model", *models, "--manifest", *pairs.judged, "--data-root", pairs.root,
-        "--scenes", scale.judged,
-        "--teacher", work / "teacher" / "teacher.safetensors", "--crop", scale.crop, "--views", scale.views,
-        "--out", out, *more,
-    )  # fmt: skip
-    return Job(name, command, out / "pairs.png")
-
-
-def _named(pairs: Pairs, name: str) -> Path:
-    return next(path for path in pairs.train if path.stem.startswith(name))
+    def _named(self, name: str) -> Path:
+        return next(path for path in self.pairs.train if path.stem.startswith(name))
 
 
 def _folder(name: str) -> str:

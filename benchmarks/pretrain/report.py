@@ -8,14 +8,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.jobs import times_of
-from benchmarks.node.machine import describe
-from spectradino_core.bench.tables import write_table
+from benchmarks.experiment import ros_machine, write_times
 from spectradino_core.evaluation.representations import mean_of
 from spectradino_core.evaluation.retrieval_report import neighbours_table, pairs_table, probes_table
 from spectradino_core.files import written_atomically
-
-__all__ = ["brief_table", "mean_over_seeds", "write_report"]
 
 JUDGED = ("stages", "systems", "anchors", "alphas", "unseen", "options")
 HEADLINE = ("roadscene_val, lwir", "msrs_val, lwir", "epfl_val, nir", "road_val, swir", "scenes, swir")
@@ -31,12 +27,7 @@ Judged = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 def write_report(work: Path, out: Path, note: str = "") -> None:
-    """Write `tables.md`, `results.json`, `times.csv` and the plots of all evaluated parts.
-
-    Args:
-        work: folder of the jobs.
-        out: output folder.
-        note: other load on the machine.
+    """Write `tables.md`, `results.json`, `times.csv` and the plots of all parts evaluated in the jobs' folder `work`.
 
     Raises:
         ValueError: nothing was evaluated yet.
@@ -60,26 +51,16 @@ def write_report(work: Path, out: Path, note: str = "") -> None:
     for name, plot in PLOTS.items():
         if (work / name).is_file():
             _copy_small(work / name, out / plot)
-    rows = [{"job": job, "wall_s": wall, "cpu_s": cpu} for job, (wall, cpu) in times_of(work).items()]
-    if rows:
-        write_table(out / "times.csv", describe() | {"note": note or "none"}, rows, ".3f")
+    write_times(work, out, ros_machine(), note)
     print(f"\n{text}\n{out}: tables.md, results.json, times.csv and plots")
 
 
-def brief_table(judged: Judged, pairs: Iterable[str], baseline: str | None = None) -> str:
-    """Return Markdown with a row per model: R@1 and R@5 in per cent averaged over both directions, by pairs; RGB
-    retention.
-
-    Args:
-        judged: by model, by pairs.
-        pairs: columns, of those available.
-        baseline: a model to omit.
-    """
+def brief_table(judged: Judged, pairs: Iterable[str]) -> str:
+    """Return Markdown with a row per model: R@1 and R@5 in per cent, averaged over both directions, for those `pairs`
+    that are available; RGB retention."""
     columns = [p for p in pairs if any(p in sets for sets in judged.values())]
     lines = [f"| model | {' | '.join(columns)} | RGB kept (CLS, patches) |", "|---|" + "---:|" * (len(columns) + 1)]
     for model, sets in judged.items():
-        if model == baseline:
-            continue
         cells = [f"{_mean_recall(sets[p], 'r1'):.1f}, {_mean_recall(sets[p], 'r5'):.1f}" if p in sets else "–"
                  for p in columns]  # fmt: skip
         rows = [sets[p] for p in columns if p in sets and "retention_cls" in sets[p]]

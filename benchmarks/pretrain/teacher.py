@@ -34,8 +34,6 @@ from spectradino_core.training.checkpoints import resume_step
 from spectradino_core.training.loop import LoopOptions, train
 from spectradino_core.training.teacher import load_teacher
 
-__all__ = ["TwoViews", "train_teacher"]
-
 RATE, WEIGHT_DECAY, TEMPERATURE, WARMUP = 1e-3, 0.05, 0.1, 0.1
 TOKENS, PATCH_WEIGHT = 16, 0.5
 """Patch tokens compared per image, and the weight of their loss: the detectors read patches, which CLS alone does not
@@ -111,37 +109,20 @@ class _Pictures(Dataset[TwoViews]):
         return views, bool(same)
 
 
-def train_teacher(
-    sources: Sequence[ManifestSource],
-    variant: str,
-    steps: int,
-    batch: int,
-    side: int,
-    seed: int,
-    folder: Path,
-    start: Path | None = None,
-    rate: float = RATE,
-) -> Path:
-    """Train, or resume the run in `folder`; returns `<folder>/teacher.safetensors`.
-
-    Args:
-        sources: pairs, of which RGB is used.
-        variant: key of `VARIANTS`.
-        steps, batch, side, seed: of the run; side in pixels.
-        folder: of the run.
-        start: an earlier teacher to continue from, with disguised views; None: random weights and the usual views.
-        rate: peak learning rate.
-    """
-    torch.manual_seed(seed)
-    model = ViT(variant)
-    if start is not None:
-        load_dinov2(model, start)
+def train_teacher(options: argparse.Namespace) -> Path:
+    """Train, or resume the run in `options.out`; returns `teacher.safetensors` there. See `main` for the options."""
+    sources = [ManifestSource(path, options.root) for path in options.manifests]
+    torch.manual_seed(options.seed)
+    model = ViT(options.variant)
+    if options.start is not None:
+        load_dinov2(model, options.start)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     optimiser = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}], lr=rate
+        [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}], lr=options.rate
     )
-    images = _Pictures(sources, batch, side, range(resume_step(folder), steps), seed, start is not None)
+    steps = range(resume_step(options.out), options.steps)
+    images = _Pictures(sources, options.batch, options.crop, steps, options.seed, options.start is not None)
 
     def loss_of(runner: nn.Module, views: TwoViews) -> dict[str, Tensor]:
         features = runner(torch.cat([views.one, views.other]))
@@ -155,12 +136,20 @@ def train_teacher(
         patch = dense_alignment_loss(tokens, 1 / TEMPERATURE)
         return {"total": image + PATCH_WEIGHT * patch, "image": image.detach(), "patch": patch.detach()}
 
-    options = LoopOptions(steps, round(WARMUP * steps), clip=3.0, ema=0.0, amp="auto", checkpoint_every=100)
+    warmup = round(WARMUP * options.steps)
+    loop = LoopOptions(options.steps, warmup, clip=3.0, ema=0.0, amp="auto", checkpoint_every=100)
     loader: Loader[TwoViews] = Loader(images, workers=1)
-    train(model, loss_of, loader, optimiser, options, folder, torch.device("cpu"))
-    path = folder / "teacher.safetensors"
+    train(model, loss_of, loader, optimiser, loop, options.out, torch.device("cpu"))
+    path = options.out / "teacher.safetensors"
     save_state(model, path)
     return path
+
+
+def save_start(teacher: Path, variant: str, seed: int) -> None:
+    """Write `start.safetensors`, the student before Stage I, beside its teacher."""
+    torch.manual_seed(seed + 1)  # as Stage I does, so these fresh stems and adapters are those it starts from
+    save_spectradino(load_teacher(teacher, variant).student(), teacher.with_name("start.safetensors"))
+    print(f"{teacher}: stands in for DINOv2")
 
 
 def main() -> None:
@@ -176,21 +165,7 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=112)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    sources = [ManifestSource(path, options.root) for path in options.manifests]
-    path = train_teacher(
-        sources,
-        options.variant,
-        options.steps,
-        options.batch,
-        options.crop,
-        options.seed,
-        options.out,
-        options.start,
-        options.rate,
-    )
-    torch.manual_seed(options.seed + 1)  # as Stage I does, so these fresh stems and adapters are those it starts from
-    save_spectradino(load_teacher(path, options.variant).student(), path.with_name("start.safetensors"))
-    print(f"{path}: stands in for DINOv2")
+    save_start(train_teacher(options), options.variant, options.seed)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,6 @@ from spectradino_core.runtime.motion import global_shift, small_grey
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.streams.queues import Stream
 
-__all__ = ["turning_table"]
-
 SIZE = (640, 512)
 RGB_HZ, IR_HZ = 30, 9
 SPEEDS = (0, 200, 400)

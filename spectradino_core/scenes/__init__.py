@@ -3,10 +3,10 @@
 - `scene.py`: options, result, classes.
 - `layout.py`, `traffic.py`: placement of objects and actors; `weather.py`: light and temperatures; `materials.py`:
   reflectance and heat.
-- `people.py`, `bicycles.py`, `cars.py`, `buildings.py`, `plants.py`, `furniture.py`, `street.py`: drawing;
+- `people.py` (and bicycles), `cars.py`, `buildings.py`, `plants.py`, `furniture.py`, `street.py`: drawing;
   `motion.py`: motion of actors.
 - `canvas.py`: painting by surface number; `shading.py`: surface numbers to radiance; `sensors.py`: radiance to counts.
-- `render.py`: public functions; `sheet.py`: contact sheets.
+- `render.py`: public functions; `__main__.py`: contact sheets.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from spectradino_core.scenes.scene import (
     Scene,
     SceneOptions,
 )
-from spectradino_core.scenes.sheet import contact_sheet
 
 __all__ = [
     "BOX_CLASSES",
@@ -33,7 +32,6 @@ __all__ = [
     "UNLABELLED",
     "Scene",
     "SceneOptions",
-    "contact_sheet",
     "render_moments",
     "render_scene",
     "render_sequence",

@@ -6,9 +6,47 @@ import argparse
 import sys
 
 import cv2
+import numpy as np
 
 from spectradino_core.modality import Modality
-from spectradino_core.scenes import SceneOptions, contact_sheet, render_scene
+from spectradino_core.scenes import MASK_PALETTE, TIMES_OF_DAY, UNLABELLED, Scene, SceneOptions, render_scene
+
+_BOX_COLOURS = ((255, 60, 60), (255, 200, 0), (60, 200, 255))
+"""RGB, by label."""
+
+
+def contact_sheet(scenes: list[Scene], boxes: bool = True) -> np.ndarray:
+    """Draw one row per scene, its bands and then its mask, as uint8 RGB [rows * H, columns * W, 3]."""
+    palette = np.zeros((UNLABELLED + 1, 3), np.uint8)
+    palette[: len(MASK_PALETTE)] = MASK_PALETTE
+    rows = []
+    for scene in scenes:
+        cells = [_annotated(_displayable(scene, band), scene, band, boxes) for band in sorted(scene.images)]
+        rows.append(np.hstack([*cells, palette[scene.mask]]))
+    return np.vstack(rows)
+
+
+def _displayable(scene: Scene, band: Modality) -> np.ndarray:
+    """Return a band as uint8 RGB [H, W, 3]; 16-bit images are stretched between percentiles 1 and 99.5."""
+    image = scene.images[band]
+    if band is Modality.SWIR:
+        image = np.sqrt(image.astype(np.float32))  # proportional to radiance: needs a tone curve before the stretch
+    if image.dtype != np.uint8:
+        low, high = np.percentile(image, (1.0, 99.5))
+        image = np.clip((image - low) * (255.0 / max(high - low, 1.0)), 0, 255).astype(np.uint8)
+    return image.copy() if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+
+
+def _annotated(cell: np.ndarray, scene: Scene, band: Modality, boxes: bool) -> np.ndarray:
+    if boxes and len(scene.boxes):
+        corners = scene.boxes.reshape(-1, 1, 2)
+        if band is not Modality.RGB:
+            corners = cv2.perspectiveTransform(corners, np.linalg.inv(scene.ir_to_rgb))
+        for (x1, y1, x2, y2), label in zip(np.rint(corners).astype(int).reshape(-1, 4).tolist(), scene.labels):
+            cv2.rectangle(cell, (x1, y1), (x2 - 1, y2 - 1), _BOX_COLOURS[label], 1)
+    caption = f"{band.key} seed {scene.seed} {scene.time_of_day}"
+    cv2.putText(cell, caption, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
+    return cell
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3], help="seeds to draw, one scene per row")
     parser.add_argument("--size", type=int, nargs=2, default=[320, 256], metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--bands", nargs="+", default=["rgb", "nir", "swir", "lwir"])
-    parser.add_argument("--time-of-day", choices=["day", "dusk", "night"], default=None)
+    parser.add_argument("--time-of-day", choices=TIMES_OF_DAY)
     parser.add_argument("--supersample", type=int, default=1)
     parser.add_argument("--no-boxes", action="store_true")
     chosen = parser.parse_args(arguments)

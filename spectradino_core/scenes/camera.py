@@ -1,4 +1,4 @@
-"""Pinhole camera at the ego vehicle's windscreen, followed by an optional homography.
+"""Pinhole camera at the ego vehicle's windscreen, followed by a homography.
 
 World axes: x right, y up, z forward, metres; the ego vehicle starts at z = 0.
 Pixels: continuous; the centre of the first pixel is (0.5, 0.5).
@@ -11,8 +11,6 @@ from functools import cached_property
 
 import numpy as np
 
-__all__ = ["Camera", "seeded_homography"]
-
 _NEAREST_M = 0.4
 
 
@@ -20,8 +18,8 @@ _NEAREST_M = 0.4
 class Camera:
     """Camera with size and focal length in pixels, principal point (v0 is the horizon) and eye position in metres.
 
-    `post` is the homography [3, 3] from pinhole pixels to pixels of this image, or None. If `post` also changes the
-    size, `pinhole_width` is the width of the pinhole image."""
+    `post` is the homography [3, 3] from pinhole pixels to pixels of this image; `pinhole_width` is the width of the
+    pinhole image, which `post` may change."""
 
     width: int
     height: int
@@ -29,8 +27,8 @@ class Camera:
     u0: float
     v0: float
     eye: tuple[float, float, float]
-    post: np.ndarray | None = None
-    pinhole_width: int | None = None
+    post: np.ndarray
+    pinhole_width: int
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """Project world points [..., 3] to pixels [..., 2]; depths below 0.4 m are clamped to it."""
@@ -39,19 +37,15 @@ class Camera:
         pixels = np.empty((*points.shape[:-1], 2))
         pixels[..., 0] = self.u0 + scale * offset[..., 0]
         pixels[..., 1] = self.v0 - scale * offset[..., 1]
-        if self.post is None:
-            return pixels
         mapped = pixels @ self.post[:, :2].T + self.post[:, 2]
         return mapped[..., :2] / mapped[..., 2:]
 
     @cached_property
-    def _back(self) -> np.ndarray | None:
-        return None if self.post is None else np.linalg.inv(self.post)
+    def _back(self) -> np.ndarray:
+        return np.linalg.inv(self.post)
 
     def unwarp(self, u: float, v: float) -> tuple[tuple[float, float], np.ndarray]:
         """Return the pinhole pixel that `post` maps to (u, v) and its Jacobian [2, 2], d pinhole / d image."""
-        if self._back is None:
-            return (u, v), np.eye(2)
         (a, b, c), (d, e, f), (g, h, i) = self._back.tolist()
         w = g * u + h * v + i
         x, y = (a * u + b * v + c) / w, (d * u + e * v + f) / w
@@ -61,9 +55,8 @@ class Camera:
         """Return whether anything within `reach` metres to either side of (x, z) may be visible (conservative)."""
         distance = max(z - self.eye[2], _NEAREST_M)
         middle = self.u0 + self.focal * (x - self.eye[0]) / distance
-        width = self.width if self.pinhole_width is None else self.pinhole_width
-        half = self.focal * reach / distance + 0.15 * width
-        return middle + half > 0.0 and middle - half < width
+        half = self.focal * reach / distance + 0.15 * self.pinhole_width
+        return middle + half > 0.0 and middle - half < self.pinhole_width
 
     def metres_per_pixel(self, z: float) -> float:
         """Return the size of a pixel at world depth z, metres."""
@@ -72,16 +65,10 @@ class Camera:
     @cached_property
     def rays(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the slopes of each pixel's ray, x/z (right) and y/z (down): float32, broadcastable to [H, W]."""
-        u = np.arange(self.width) + 0.5
-        v = np.arange(self.height)[:, None] + 0.5
-        if self.post is not None:
-            back = self._back
-            assert back is not None
-            w = back[2, 0] * u + back[2, 1] * v + back[2, 2]
-            u, v = (
-                (back[0, 0] * u + back[0, 1] * v + back[0, 2]) / w,
-                (back[1, 0] * u + back[1, 1] * v + back[1, 2]) / w,
-            )
+        u, v = np.arange(self.width) + 0.5, np.arange(self.height)[:, None] + 0.5
+        (a, b, c), (d, e, f), (g, h, i) = self._back
+        w = g * u + h * v + i
+        u, v = (a * u + b * v + c) / w, (d * u + e * v + f) / w
         return ((u - self.u0) / self.focal).astype(np.float32), ((v - self.v0) / self.focal).astype(np.float32)
 
 

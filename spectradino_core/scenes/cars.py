@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import pairwise
 
 import numpy as np
 
 from spectradino_core.scenes.canvas import Canvas
-from spectradino_core.scenes.materials import Material, MaterialTable, channels
-from spectradino_core.scenes.motion import follow
+from spectradino_core.scenes.materials import MaterialTable
+from spectradino_core.scenes.motion import follow, ground_rectangle
 from spectradino_core.scenes.scene import MASK_CLASSES
 from spectradino_core.scenes.shapes import circle
-
-__all__ = ["Car", "draw_car_paint"]
 
 _CAR = MASK_CLASSES.index("car")
 _SHAPES = {
@@ -40,16 +39,16 @@ def draw_car_paint(rng: np.random.Generator, materials: MaterialTable) -> int:
         if u[4] < 0.2:
             colour = np.array([0.65, 0.45, 0.05])
     return materials.add(
-        Material(
-            channels(colour, 0.35 * colour.mean() + 0.12 + 0.35 * u[5], 0.15 + 0.3 * u[4]),
-            gloss=0.12,
-            # Dark paint absorbs more sun; metal over an air gap cools below air under a clear night sky.
-            emissivity=0.88,
-            sun_heat=float(20.0 - 14.0 * colour.mean()),
-            night=-2.0,
-            grain=0.05,
-            thermal_grain=0.5,
-        )
+        colour,
+        0.35 * colour.mean() + 0.12 + 0.35 * u[5],
+        0.15 + 0.3 * u[4],
+        gloss=0.12,
+        # Dark paint absorbs more sun; metal over an air gap cools below air under a clear night sky.
+        emissivity=0.88,
+        sun_heat=float(20.0 - 14.0 * colour.mean()),
+        night=-2.0,
+        grain=0.05,
+        thermal_grain=0.5,
     )
 
 
@@ -80,75 +79,52 @@ class Car:
     warm: float = 0.6
     cabin: float = 0.0
     instance: int = 0
-    _solid: _Solid | None = field(default=None, repr=False)
 
     label = 2
 
     def position(self, t: float) -> tuple[float, float, float]:
         return follow(self.x, self.z, self.heading, self.speed * t + self.sway * np.sin(0.4 * t))
 
-    @property
-    def length(self) -> float:
-        return _SHAPES[self.shape][0]
+    @cached_property
+    def _solid(self) -> _Solid:
+        return _build(self)
 
     def paint(self, canvas: Canvas, t: float) -> None:
         x, z, heading = self.position(t)
         eye = canvas.camera.eye
-        reach = 0.5 * self.length
+        reach = 0.5 * _SHAPES[self.shape][0]
         if z - eye[2] - reach * abs(np.cos(heading)) < 1.0:
             return
         if not canvas.camera.sees(x, z - reach, reach):
             return
-        if self._solid is None:
-            self._solid = _build(self)
-        solid = self._solid
+        vertices, ends, normals, centroids = self._solid.arrays
         c, s = np.cos(heading), np.sin(heading)
         # Local axes: along (bonnet first), up, left. World: x right, z ahead.
         turn = np.array([[s, 0.0, c], [0.0, 1.0, 0.0], [-c, 0.0, s]])
-        world = solid.vertices @ turn + (x, 0.0, z)
-        normals = solid.normals @ turn
-        centroids = solid.centroids @ turn + (x, 0.0, z) - eye
-        towards = -np.einsum("fi,fi->f", normals, centroids)
-        light = canvas_light(canvas, normals)
+        world = vertices @ turn + (x, 0.0, z)
+        normals = normals @ turn
+        centroids = centroids @ turn + (x, 0.0, z) - eye
+        ambient, sun = 0.55 + 0.45 * normals[:, 1], np.maximum(normals @ canvas.sun_direction, 0.0)
         # Plane n.(P - eye) = d in camera axes (y down): 1/z = n.ray / d.
         d = np.einsum("fi,fi->f", normals, centroids)
         planes = np.column_stack([normals[:, 0], -normals[:, 1], normals[:, 2]]) / np.where(d == 0.0, 1.0, d)[:, None]
         # The plane of an edge-on face may be metres away at the centres of the pixels it covers: use one depth.
-        planes[towards < 0.2 * np.linalg.norm(centroids, axis=1), :2] = 0.0
+        planes[-d < 0.2 * np.linalg.norm(centroids, axis=1), :2] = 0.0
         flat = (planes[:, :2] == 0.0).all(axis=1)
         planes[flat, 2] = 1.0 / centroids[flat, 2]
-        parts = []
-        for k in np.flatnonzero(towards > 1e-3):
-            first, end, each, material, warmer = solid.faces[k]
-            parts.append(
-                (
-                    first,
-                    end,
-                    each,
-                    canvas.surface(
-                        material,
-                        ambient=light[0][k],
-                        sun=light[1][k],
-                        warmer=warmer,
-                        plane=tuple(planes[k]),
-                        mask_class=_CAR,
-                        instance=self.instance,
-                    ),
-                )
-            )
-        used = np.concatenate([np.arange(part[0], part[1]) for part in parts])
-        pixels = canvas.camera.project(world)
-        # Vertices of back faces must not widen the silhouette's bounding box.
-        pixels[np.setdiff1d(np.arange(len(pixels)), used, assume_unique=True)] = pixels[used[0]]
-        canvas.stamp(pixels, parts, grain_m=0.02, z=z, instance=self.instance)
+        outlines = np.split(world, ends[:-1])
+        surface = partial(canvas.surface, mask_class=_CAR, instance=self.instance)
+        polygons = []
+        for k in np.flatnonzero(d < -1e-3):
+            material, warmer = self._solid.looks[k]
+            number = surface(material, ambient=ambient[k], sun=sun[k], warmer=warmer, plane=tuple(planes[k]))
+            polygons.append((outlines[k], number))
+        canvas.stamp(polygons, grain_m=0.02, z=z, instance=self.instance)
 
     def footprint(self, t: float) -> np.ndarray:
         """Return the world points [4, 3] of the ground under it."""
-        x, z, heading = self.position(t)
         length, width = _SHAPES[self.shape][:2]
-        along = 0.5 * length * np.array([np.sin(heading), 0.0, np.cos(heading)])
-        across = 0.52 * width * np.array([np.cos(heading), 0.0, -np.sin(heading)])
-        return np.array([x, 0.0, z]) + np.array([along + across, along - across, -along - across, across - along])
+        return ground_rectangle(*self.position(t), 0.5 * length, 0.52 * width)
 
     def shadow_points(self, t: float) -> np.ndarray:
         x, z, heading = self.position(t)
@@ -166,47 +142,43 @@ class Car:
         )
 
 
-def canvas_light(canvas: Canvas, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the fractions of sky and sun light on faces with these normals."""
-    return 0.55 + 0.45 * normals[:, 1], np.maximum(normals @ canvas.sun_direction, 0.0)
-
-
-@dataclass
 class _Solid:
-    vertices: np.ndarray
-    normals: np.ndarray
-    centroids: np.ndarray
-    faces: list[tuple[int, int, int, int, float]]
+    """Faces of a solid: outlines, normals, and (material, warmer)."""
 
-
-class _Builder:
     def __init__(self) -> None:
-        self.vertices: list[np.ndarray] = []
-        self.faces: list[tuple[int, int, int, int, float]] = []
+        self.outlines: list[np.ndarray] = []
         self.normals: list[np.ndarray] = []
-        self.count = 0
+        self.looks: list[tuple[int, float]] = []
 
     def face(self, points: np.ndarray, normal: np.ndarray, material: int, warmer: float = 0.0) -> None:
-        self.vertices.append(points)
-        self.faces.append((self.count, self.count + len(points), len(points), material, warmer))
+        self.outlines.append(points)
         self.normals.append(normal)
-        self.count += len(points)
+        self.looks.append((material, warmer))
 
     def across(
-        self, a: tuple[float, float], b: tuple[float, float], half: tuple[float, float], material: int, warm: float
+        self,
+        a: tuple[float, float],
+        b: tuple[float, float],
+        half: tuple[float, float],
+        material: int,
+        warmer: float,
+        scale: tuple[float, float, float] | None = None,
     ) -> None:
-        """Add a face across the car's width between profile points a and b (along, up), `half` wide at each."""
-        points = np.array(
-            [(a[0], a[1], -half[0]), (b[0], b[1], -half[1]), (b[0], b[1], half[1]), (a[0], a[1], half[0])]
-        )
-        self.face(points, np.array([-(b[1] - a[1]), b[0] - a[0], 0.0]), material, warm)
+        """Add a face across the car's width between profile points a and b (along, up), `half` wide at each; with
+        `scale` smaller, about its centre."""
+        points = np.array([(*a, -half[0]), (*b, -half[1]), (*b, half[1]), (*a, half[0])])
+        if scale is not None:
+            centre = points.mean(axis=0)
+            points = centre + (points - centre) * scale
+        self.face(points, np.array([-(b[1] - a[1]), b[0] - a[0], 0.0]), material, warmer)
 
-    def solid(self) -> _Solid:
-        vertices, normals = np.concatenate(self.vertices), np.array(self.normals)
-        sizes = np.array([len(points) for points in self.vertices])
-        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        centroids = np.add.reduceat(vertices, starts) / sizes[:, None]
-        return _Solid(vertices, normals / np.linalg.norm(normals, axis=1, keepdims=True), centroids, self.faces)
+    @cached_property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return vertices [n, 3] of all faces, end of each face's vertices, unit normals and centroids [faces, 3]."""
+        sizes = np.array([len(points) for points in self.outlines])
+        vertices, normals, ends = np.concatenate(self.outlines), np.array(self.normals), np.cumsum(sizes)
+        centroids = np.add.reduceat(vertices, ends - sizes) / sizes[:, None]
+        return vertices, ends, normals / np.linalg.norm(normals, axis=1, keepdims=True), centroids
 
 
 def _build(car: Car) -> _Solid:
@@ -214,7 +186,7 @@ def _build(car: Car) -> _Solid:
     m, paint = car.materials, car.paint_material
     rear, nose, half = -0.5 * length, 0.5 * length, 0.5 * width
     hot = 1.0 if car.running else 0.25 * car.warm
-    build = _Builder()
+    build = _Solid()
     axles = (rear + 0.19 * length, nose - 0.18 * length)
     radius = 0.155 * height + 0.10
     sill = 0.24 + 0.06 * (height - 1.4)
@@ -224,8 +196,8 @@ def _build(car: Car) -> _Solid:
         build.face(_quad_across(along, -half + 0.05, half - 0.05, 0.13, 0.45), normal, m["shade"], 5.0 * hot)
     for axle, (_, normal) in zip((axles[1], axles[0]), ends, strict=True):
         for side in (-1.0, 1.0):
-            low, high = sorted((side * (half - 0.24), side * (half - 0.01)))
-            tread = _quad_across(axle + normal[0] * radius * 0.9, low, high, 0.0, 0.42)
+            inner, outer = side * (half - 0.24), side * (half - 0.01)
+            tread = _quad_across(axle + normal[0] * radius * 0.9, inner, outer, 0.0, 0.42)
             build.face(tread, normal, m["tyre"], 9.0 * hot)
     belt_front = (nose - 0.06, bonnet)
     profile = [
@@ -273,18 +245,13 @@ def _build(car: Car) -> _Solid:
             if low < high:
                 build.face(_pane(wall, low, high, 0.08, 0.88), lean, m["glass"], car.cabin)
     for (a, b), halves in (((cabin[0], cabin[1]), (lower, upper)), ((cabin[2], cabin[3]), (upper, lower))):
-        before = build.count
-        build.across(a, b, halves, m["glass"], car.cabin)
-        pane = build.vertices[-1]
-        centre = pane.mean(axis=0)
-        pane[:] = centre + (pane - centre) * (0.9, 0.8, 0.9)
-        assert build.count == before + 4
+        build.across(a, b, halves, m["glass"], car.cabin, scale=(0.9, 0.8, 0.9))
     _lights(build, car, (rear, nose, half), belt, bonnet, hot)
-    return build.solid()
+    return build
 
 
 def _lights(
-    build: _Builder, car: Car, extent: tuple[float, float, float], belt: float, bonnet: float, hot: float
+    build: _Solid, car: Car, extent: tuple[float, float, float], belt: float, bonnet: float, hot: float
 ) -> None:
     rear, nose, half = extent
     m = car.materials
@@ -299,13 +266,13 @@ def _lights(
     build.face(_quad_across(r - 0.002, -0.26, 0.26, 0.58, 0.69), back, m["plate"])
     build.face(_quad_across(r - 0.004, -0.75 * half, -0.6 * half, 0.20, 0.30), back, m["hot_metal"], 25.0 * hot - 10.0)
     for side in (-1.0, 1.0):
-        low, high = sorted((side * 0.60 * half, side * 0.94 * half))
-        build.face(_quad_across(n + 0.002, low, high, bonnet - 0.25, bonnet - 0.09), front, head)
-        low, high = sorted((side * 0.68 * half, side * 0.97 * half))
-        build.face(_quad_across(r, low, high, belt - 0.32, belt - 0.13), back, tail)
+        lamp = _quad_across(n + 0.002, side * 0.60 * half, side * 0.94 * half, bonnet - 0.25, bonnet - 0.09)
+        build.face(lamp, front, head)
+        build.face(_quad_across(r, side * 0.68 * half, side * 0.97 * half, belt - 0.32, belt - 0.13), back, tail)
 
 
-def _quad_across(along: float, left: float, right: float, low: float, high: float) -> np.ndarray:
+def _quad_across(along: float, one: float, other: float, low: float, high: float) -> np.ndarray:
+    left, right = sorted((one, other))
     return np.array([(along, low, left), (along, high, left), (along, high, right), (along, low, right)])
 
 

@@ -17,8 +17,6 @@ from spectradino_core.scenes.street import Road
 from spectradino_core.scenes.traffic import Actor, draw_traffic
 from spectradino_core.scenes.weather import Weather, draw_weather
 
-__all__ = ["Street", "View", "draw_street"]
-
 Thing = House | Tree | Hedge | Horizon | Furniture
 
 
@@ -62,7 +60,7 @@ def draw_street(seed: int, time_of_day: str | None = None, traffic: float = 1.0)
     materials = MaterialTable()
     u = plan.random(8)
     road = _draw_road(plan)
-    things = _draw_sides(sides, road, weather, materials)
+    things = _Sides(sides, road, weather, materials).things
     actors = draw_traffic(crowd, road, weather, materials, traffic)
     # Obstacles in the ego car's path limit how far it may roll.
     ahead = [actor.z for actor in actors if abs(actor.x) < 2.5]
@@ -125,22 +123,37 @@ def _draw_road(rng: np.random.Generator) -> Road:
     )
 
 
-def _draw_sides(rng: np.random.Generator, road: Road, weather: Weather, materials: MaterialTable) -> list[Thing]:
-    things: list[Thing] = []
-    urban = rng.random()
-    leaves = [draw_leaf_material(rng, materials, weather.air_c) for _ in range(3)]
-    walls = [draw_wall_material(rng, materials) for _ in range(5)]
-    hills = 6.0 + 22.0 * rng.random() ** 2 * (
-        1.0 + np.sin(np.linspace(0, 7, 60) * (0.5 + rng.random()) + 6 * rng.random())
-    )
-    hills = hills + 1.6 * rng.standard_normal(60).cumsum() * 0.25 + 0.5 * rng.standard_normal(60)
-    count = int(rng.integers(0, 14)) if urban > 0.4 else 0
-    skyline = np.column_stack([rng.uniform(-220, 220, count), rng.uniform(10, 35, count), rng.uniform(12, 50, count)])
-    things.append(Horizon(leaves[0], walls[0], np.maximum(hills, 2.0), skyline))
-    lit_share = {"day": 0.0, "dusk": 0.3, "night": 0.35}[weather.time_of_day] * rng.random()
-    palms = weather.air_c > 16 and rng.random() < 0.35
-    for side in (-1.0, 1.0):
-        edge = road.left - road.sidewalk[0] if side < 0 else road.right + road.sidewalk[1]
+class _Sides:
+    """Things beside the road."""
+
+    def __init__(self, rng: np.random.Generator, road: Road, weather: Weather, materials: MaterialTable) -> None:
+        self.rng, self.road, self.weather, self.materials = rng, road, weather, materials
+        self.urban = rng.random()
+        self.leaves = [draw_leaf_material(rng, materials) for _ in range(3)]
+        self.walls = [draw_wall_material(rng, materials) for _ in range(5)]
+        self.things: list[Thing] = [self._horizon()]
+        lit_share = {"day": 0.0, "dusk": 0.3, "night": 0.35}[weather.time_of_day] * rng.random()
+        self.lit_share = float(lit_share)
+        self.palms = weather.air_c > 16 and rng.random() < 0.35
+        for side in (-1.0, 1.0):
+            self._plots(side)
+            self._kerbside(side)
+
+    def _horizon(self) -> Horizon:
+        rng = self.rng
+        height = 22.0 * rng.random() ** 2
+        hills = 6.0 + height * (1.0 + np.sin(np.linspace(0, 7, 60) * (0.5 + rng.random()) + 6 * rng.random()))
+        hills = hills + 1.6 * rng.standard_normal(60).cumsum() * 0.25 + 0.5 * rng.standard_normal(60)
+        count = int(rng.integers(0, 14)) if self.urban > 0.4 else 0
+        skyline = np.column_stack(
+            [rng.uniform(-220, 220, count), rng.uniform(10, 35, count), rng.uniform(12, 50, count)]
+        )
+        return Horizon(self.leaves[0], self.walls[0], np.maximum(hills, 2.0), skyline)
+
+    def _plots(self, side: float) -> None:
+        """Add houses, hedges and trees behind the sidewalk."""
+        rng, road, urban = self.rng, self.road, self.urban
+        edge = road.edge(side, road.sidewalk[0] if side < 0 else road.sidewalk[1])
         z = 2.0 + 3.0 * rng.random()
         while z < 130.0:
             length = rng.uniform(8.0, 24.0)
@@ -156,90 +169,60 @@ def _draw_sides(rng: np.random.Generator, road: Road, weather: Weather, material
             x = edge + side * (0.3 + (0.0 if urban > 0.6 else 6.0 * rng.random())) + road.shift(z + 0.5 * length)
             kind = rng.random()
             if kind < 0.2 + 0.6 * urban:
-                floors = int(rng.integers(1, 4)) + (int(rng.integers(0, 5)) if urban > 0.65 else 0)
-                things.append(
-                    House(
-                        side=side,
-                        x=x,
-                        z1=z,
-                        z2=z + length,
-                        depth=rng.uniform(7.0, 14.0),
-                        height=3.0 * floors + rng.uniform(0.3, 1.2),
-                        wall=walls[int(rng.integers(0, 5))],
-                        materials=materials,
-                        floors=floors,
-                        gable=rng.uniform(1.5, 3.5) if floors < 4 and rng.random() < 0.6 else 0.0,
-                        lit=float(lit_share),
-                        shop=bool(rng.random() < 0.6 * urban),
-                        seed=int(rng.integers(0, 2**31)),
-                    )
-                )
+                self.things.append(self._house(side, x, z, length))
             else:
                 if kind > 0.55:
-                    things.append(
-                        Hedge(x, z, z + length, rng.uniform(0.7, 2.4), leaves[1], int(rng.integers(0, 2**31)))
-                    )
+                    height = rng.uniform(0.7, 2.4)
+                    self.things.append(Hedge(x, z, z + length, height, self.leaves[1], int(rng.integers(0, 2**31))))
                 for _ in range(int(rng.integers(1, 4))):
-                    things.append(
-                        _tree(
-                            rng, x + side * rng.uniform(0.5, 9.0), z + length * rng.random(), leaves, materials, palms
-                        )
-                    )
+                    self._tree(x + side * rng.uniform(0.5, 9.0), z + length * rng.random())
             z += length + (rng.uniform(0.0, 1.0) if urban > 0.7 else rng.uniform(0.5, 7.0))
-        _kerbside(rng, things, road, side, weather, leaves, materials, palms)
-    return things
 
+    def _house(self, side: float, x: float, z: float, length: float) -> House:
+        rng, urban = self.rng, self.urban
+        floors = int(rng.integers(1, 4)) + (int(rng.integers(0, 5)) if urban > 0.65 else 0)
+        return House(
+            side=side,
+            x=x,
+            z1=z,
+            z2=z + length,
+            depth=rng.uniform(7.0, 14.0),
+            height=3.0 * floors + rng.uniform(0.3, 1.2),
+            wall=self.walls[int(rng.integers(0, 5))],
+            materials=self.materials,
+            floors=floors,
+            gable=rng.uniform(1.5, 3.5) if floors < 4 and rng.random() < 0.6 else 0.0,
+            lit=self.lit_share,
+            shop=bool(rng.random() < 0.6 * urban),
+            seed=int(rng.integers(0, 2**31)),
+        )
 
-def _kerbside(
-    rng: np.random.Generator,
-    things: list[Thing],
-    road: Road,
-    side: float,
-    weather: Weather,
-    leaves: list[int],
-    materials: MaterialTable,
-    palms: bool,
-) -> None:
-    """Add lamps, trees and small furniture along the kerb."""
-    kerb = road.left - 0.5 if side < 0 else road.right + 0.5
-    pitch, first = rng.uniform(18, 32), rng.uniform(4, 20)
-    lit = weather.lights_on and rng.random() < 0.9
-    variant = 0.3 if weather.lamp[2] < 0.5 * weather.lamp[0] else 0.8
-    if rng.random() < 0.75:
-        for z in np.arange(first, 110.0, pitch):
-            things.append(Furniture("lamp", kerb + road.shift(z), z, side, variant, materials, lit))
-    if rng.random() < 0.4:
-        for z in np.arange(rng.uniform(5, 12), 90.0, rng.uniform(8, 16)):
-            if road.crossing is None or not road.crossing - 2 < z < road.crossing + road.crossing_width + 2:
-                things.append(_tree(rng, kerb + 0.4 * side + road.shift(z), z, leaves, materials, palms, 0.7))
-    for _ in range(int(rng.integers(0, 5))):
-        kind = ("sign", "sign", "pole", "bin", "bin", "cabinet")[int(rng.integers(0, 6))]
-        z = rng.uniform(5, 55)
-        x = kerb + side * (0.2 + (1.0 if kind in ("bin", "cabinet") else 0.0) * rng.random()) + road.shift(z)
-        things.append(Furniture(kind, x, z, side, rng.random(), materials))
-    if road.crossing is not None and rng.random() < 0.5:
-        things.append(Furniture("signal", kerb, road.crossing - 1.5, side, rng.random(), materials))
+    def _kerbside(self, side: float) -> None:
+        """Add lamps, trees and small furniture along the kerb."""
+        rng, road, materials = self.rng, self.road, self.materials
+        kerb = road.edge(side, 0.5)
+        pitch, first = rng.uniform(18, 32), rng.uniform(4, 20)
+        lit = self.weather.lights_on and rng.random() < 0.9
+        variant = 0.3 if self.weather.lamp[2] < 0.5 * self.weather.lamp[0] else 0.8
+        if rng.random() < 0.75:
+            for z in np.arange(first, 110.0, pitch):
+                self.things.append(Furniture("lamp", kerb + road.shift(z), z, side, variant, materials, lit))
+        if rng.random() < 0.4:
+            for z in np.arange(rng.uniform(5, 12), 90.0, rng.uniform(8, 16)):
+                if not road.near_crossing(z, 2):
+                    self._tree(kerb + 0.4 * side + road.shift(z), z, 0.7)
+        for _ in range(int(rng.integers(0, 5))):
+            kind = ("sign", "sign", "pole", "bin", "bin", "cabinet")[int(rng.integers(0, 6))]
+            z = rng.uniform(5, 55)
+            x = kerb + side * (0.2 + (1.0 if kind in ("bin", "cabinet") else 0.0) * rng.random()) + road.shift(z)
+            self.things.append(Furniture(kind, x, z, side, rng.random(), materials))
+        if road.crossing is not None and rng.random() < 0.5:
+            self.things.append(Furniture("signal", kerb, road.crossing - 1.5, side, rng.random(), materials))
 
-
-def _tree(
-    rng: np.random.Generator,
-    x: float,
-    z: float,
-    leaves: list[int],
-    materials: MaterialTable,
-    palms: bool,
-    size: float = 1.0,
-) -> Tree:
-    u = rng.random(4)
-    kind = "palm" if palms and u[0] < 0.5 else ("conifer" if u[0] > 0.82 else "round")
-    height = size * (5.0 + 7.0 * u[1])
-    return Tree(
-        kind=kind,
-        x=x,
-        z=z,
-        height=height,
-        spread=height * ((0.35 if kind != "round" else 0.65) + 0.3 * u[2]),
-        leaf=leaves[int(u[3] * 3)],
-        trunk=materials["trunk"],
-        seed=int(rng.integers(0, 2**31)),
-    )
+    def _tree(self, x: float, z: float, size: float = 1.0) -> None:
+        u = self.rng.random(4)
+        kind = "palm" if self.palms and u[0] < 0.5 else ("conifer" if u[0] > 0.82 else "round")
+        height = size * (5.0 + 7.0 * u[1])
+        spread = height * ((0.35 if kind != "round" else 0.65) + 0.3 * u[2])
+        leaf, trunk = self.leaves[int(u[3] * 3)], self.materials["trunk"]
+        self.things.append(Tree(kind, x, z, height, spread, leaf, trunk, int(self.rng.integers(0, 2**31))))

@@ -7,19 +7,12 @@ libraries: leaves are bright in NIR, dyed cloth is bright in NIR whatever its co
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-__all__ = ["Channels", "Material", "MaterialTable", "channels"]
-
 Channels = tuple[float, float, float, float, float]
 """Red, green, blue, NIR, SWIR."""
-
-
-def channels(colour: np.ndarray, nir: float, swir: float) -> Channels:
-    """Return a colour [3] and the two IR channels as one tuple of plain floats."""
-    red, green, blue = colour.tolist()
-    return red, green, blue, float(nir), float(swir)
 
 
 @dataclass(frozen=True)
@@ -105,9 +98,16 @@ class MaterialTable:
     def __getitem__(self, name: str) -> int:
         return _NUMBER[name]
 
-    def add(self, material: Material) -> int:
-        """Append a material and return its number."""
-        self.rows.append(material)
+    def add(self, colour: np.ndarray, nir: float, swir: float, **properties: Any) -> int:
+        """Append a material and return its number.
+
+        Args:
+            colour: reflectance [3] in R, G, B.
+            nir, swir: reflectance in these bands.
+            **properties: attributes of `Material`.
+        """
+        red, green, blue = colour.tolist()
+        self.rows.append(Material((red, green, blue, float(nir), float(swir)), **properties))
         return len(self.rows) - 1
 
     def columns(self) -> dict[str, np.ndarray]:

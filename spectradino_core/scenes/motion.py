@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["follow", "pace"]
-
 _BEHIND_M, _AHEAD_M, _ASIDE_M = -8.0, 95.0, 36.0
 _LEG_S, _MIN_LEG_S, _NEAREST_M = 9.0, 2.0, 5.0
 
@@ -32,3 +30,10 @@ def pace(x: float, z: float, heading: float, speed: float, t: float) -> tuple[fl
     turns, rest = divmod(t, leg) if t > 0.0 else (0.0, t)  # t < 0 with a camera clock that is ahead
     gone = speed * (leg - rest if turns % 2 else rest)
     return x + np.sin(heading) * gone, z + np.cos(heading) * gone, heading + (np.pi if turns % 2 else 0.0)
+
+
+def ground_rectangle(x: float, z: float, heading: float, half_length: float, half_width: float) -> np.ndarray:
+    """Return the corners [4, 3] of a rectangle on the ground around (x, z), in metres."""
+    along = half_length * np.array([np.sin(heading), 0.0, np.cos(heading)])
+    across = half_width * np.array([np.cos(heading), 0.0, -np.sin(heading)])
+    return np.array([x, 0.0, z]) + np.array([along + across, along - across, -along - across, across - along])

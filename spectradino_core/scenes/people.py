@@ -1,24 +1,41 @@
-"""People, drawn limb by limb: walking, standing, carrying things or riding a bicycle.
+"""People, drawn limb by limb: walking, standing, carrying things or riding a bicycle; and bicycles, tube by tube.
 
-A person is flat and faces the camera at one depth, but its limbs are posed in three dimensions (forward, up, right):
+Both are flat and face the camera at one depth, but limbs and tubes are posed in three dimensions (forward, up, right):
 the gait is visible from the side and foreshortened from the front.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from spectradino_core.scenes.canvas import Canvas
-from spectradino_core.scenes.materials import Material, MaterialTable, channels
-from spectradino_core.scenes.motion import follow, pace
+from spectradino_core.scenes.materials import MaterialTable
+from spectradino_core.scenes.motion import follow, ground_rectangle, pace
 from spectradino_core.scenes.scene import MASK_CLASSES
-from spectradino_core.scenes.shapes import CAPSULE_VERTICES, capsules
+from spectradino_core.scenes.shapes import capsules, ring
 
-__all__ = ["Outfit", "Person", "draw_outfit"]
-
-_PERSON = MASK_CLASSES.index("person")
+_PERSON, _BICYCLE = MASK_CLASSES.index("person"), MASK_CLASSES.index("bicycle")
+_WHEEL, _AXLES = 0.345, (-0.53, 0.55)
+# One tube per row: both ends as (forward, up, right), then the radius; painted frame tubes first, dark parts after.
+_TUBES = np.array(
+    [
+        (-0.53, 0.345, 0, -0.05, 0.28, 0, 0.017),
+        (-0.53, 0.345, 0, -0.18, 0.80, 0, 0.014),
+        (-0.05, 0.28, 0, -0.20, 0.90, 0, 0.020),
+        (-0.05, 0.28, 0, 0.33, 0.72, 0, 0.024),
+        (-0.18, 0.80, 0, 0.33, 0.80, 0, 0.020),
+        (0.32, 0.88, 0, 0.55, 0.345, 0, 0.020),
+        (0.32, 0.85, 0, 0.36, 1.02, 0, 0.018),
+        (0.40, 1.03, -0.27, 0.40, 1.03, 0.27, 0.018),
+        (-0.32, 0.93, 0, -0.10, 0.93, 0, 0.042),
+        (-0.05, 0.28, 0.08, -0.05, 0.13, 0.10, 0.018),
+        (-0.05, 0.28, -0.08, -0.05, 0.43, -0.10, 0.018),
+    ]
+)
+_PAINTED = 6
 
 
 @dataclass(frozen=True)
@@ -46,14 +63,14 @@ def draw_outfit(rng: np.random.Generator, materials: MaterialTable, air_c: float
     u = rng.random(16)
     tone = 0.30 + 0.70 * u[0]
     skin = materials.add(
-        Material(
-            (0.50 * tone, 0.31 * tone, 0.22 * tone, 0.45 + 0.1 * tone, 0.07),
-            body=0.92,
-            sun_heat=1.0,
-            grain=0.08,
-            thermal_grain=0.6,
-            emissivity=0.98,
-        )
+        np.array([0.50, 0.31, 0.22]) * tone,
+        0.45 + 0.1 * tone,
+        0.07,
+        body=0.92,
+        sun_heat=1.0,
+        grain=0.08,
+        thermal_grain=0.6,
+        emissivity=0.98,
     )
     cold = air_c < 12.0
     warmth = (0.10 if cold else 0.28) + 0.26 * u[1]
@@ -81,15 +98,15 @@ def _cloth(rng: np.random.Generator, materials: MaterialTable, warmth: float, da
     colour = value * (1.0 + (1.0 if u[1] > 0.6 else 0.25) * (1.6 * u[2:5] - 0.8))
     colour = np.clip(colour, 0.012, 0.85)
     return materials.add(
-        Material(
-            # Dyes hardly absorb beyond 0.75 um: cloth is bright in NIR whatever its colour.
-            channels(colour, 0.30 + 0.45 * u[5], 0.20 + 0.35 * u[3]),
-            body=float(np.clip(warmth, 0.0, 0.85)),
-            sun_heat=7.0,
-            grain=0.22,
-            thermal_grain=1.2,
-            emissivity=0.96,
-        )
+        # Dyes hardly absorb beyond 0.75 um: cloth is bright in NIR whatever its colour.
+        colour,
+        0.30 + 0.45 * u[5],
+        0.20 + 0.35 * u[3],
+        body=float(np.clip(warmth, 0.0, 0.85)),
+        sun_heat=7.0,
+        grain=0.22,
+        thermal_grain=1.2,
+        emissivity=0.96,
     )
 
 
@@ -113,7 +130,6 @@ class Person:
     phase: float
     instance: int = 0
     riding: bool = False
-    ground: float = 0.0
 
     label = 0
 
@@ -125,46 +141,24 @@ class Person:
 
     def paint(self, canvas: Canvas, t: float) -> None:
         x, z, heading = self.position(t)
-        distance = z - canvas.camera.eye[2]
-        if distance < 1.5:
+        if z - canvas.camera.eye[2] < 1.5:
             return
         stride = 1.45 * self.outfit.height / 1.7
         phase = self.phase + 2.0 * np.pi * self.speed * t / (3.0 if self.riding else stride)
-        # The body is drawn for the viewing direction, which differs from the direction of the road.
-        seen = heading - np.arctan2(x - canvas.camera.eye[0], distance)
-        side, front = np.sin(seen), np.cos(seen)
+        side, front = _seen(canvas, x, z, heading)
         limbs = _riding(self.outfit, phase) if self.riding else _upright(self.outfit, phase, self.speed > 0.05)
-        rows, materials, tones, depths = [], [], [], []
+        rows, looks, depths = [], [], []
         for material, tone, a, ra, b, rb in limbs:
             rows.append((side * a[0] + front * a[2], a[1], ra, side * b[0] + front * b[2], b[1], rb))
             depths.append(0.5 * (front * (a[0] + b[0]) - side * (a[2] + b[2])) - 1e-6 * len(rows))
-            materials.append(material)
-            tones.append(tone)
+            looks.append((material, tone))
         ends = np.array(rows)
-        smallest = 0.35 * canvas.camera.metres_per_pixel(z)
-        ends[:, [2, 5]] = np.maximum(ends[:, [2, 5]], smallest)
-        outline = capsules(ends)
-        world = np.empty((*outline.shape[:2], 3))
-        world[..., 0] = x + outline[..., 0]
-        world[..., 1] = self.ground + outline[..., 1]
-        world[..., 2] = z
-        pixels = canvas.camera.project(world.reshape(-1, 3))
-        plane = (0.0, 0.0, 1.0 / distance)
-        numbers: dict[tuple[int, float], int] = {}
-        parts = []
-        for k in sorted(range(len(rows)), key=lambda k: -depths[k]):
-            key = (materials[k], tones[k])
-            if key not in numbers:
-                numbers[key] = canvas.surface(
-                    key[0],
-                    ambient=0.85 * key[1],
-                    sun=0.75 * key[1],
-                    plane=plane,
-                    mask_class=_PERSON,
-                    instance=self.instance,
-                )
-            parts.append((k * CAPSULE_VERTICES, (k + 1) * CAPSULE_VERTICES, CAPSULE_VERTICES, numbers[key]))
-        canvas.stamp(pixels, parts, grain_m=0.012, z=z, instance=self.instance)
+        ends[:, [2, 5]] = np.maximum(ends[:, [2, 5]], 0.35 * canvas.camera.metres_per_pixel(z))
+        surface = partial(canvas.surface, plane=canvas.facing(z), mask_class=_PERSON, instance=self.instance)
+        numbers = {look: surface(look[0], ambient=0.85 * look[1], sun=0.75 * look[1]) for look in dict.fromkeys(looks)}
+        polygons = [(outline, numbers[look]) for outline, look in zip(capsules(ends), looks, strict=True)]
+        order = sorted(range(len(rows)), key=lambda limb: -depths[limb])
+        canvas.stamp(polygons, x=x, z=z, order=order, grain_m=0.012, instance=self.instance)
 
     def footprint(self, t: float) -> np.ndarray:
         """Return the world points [n, 3] of its ground contact area."""
@@ -180,6 +174,68 @@ class Person:
         return np.array([[x - w, 0, z], [x + w, 0, z], [x - w, h * 0.8, z], [x + w, h * 0.8, z], [x, h, z]])
 
 
+@dataclass
+class Bicycle:
+    """A bicycle; attributes as in `Person`, with `paint_material` for the frame."""
+
+    paint_material: int
+    tyre_material: int
+    dark_material: int
+    x: float
+    z: float
+    heading: float
+    speed: float
+    instance: int = 0
+    warm: float = 0.0
+
+    label = 1
+
+    def position(self, t: float) -> tuple[float, float, float]:
+        return follow(self.x, self.z, self.heading, self.speed * t)
+
+    def paint(self, canvas: Canvas, t: float) -> None:
+        x, z, heading = self.position(t)
+        if z - canvas.camera.eye[2] < 1.5:
+            return
+        side, front = _seen(canvas, x, z, heading)
+        pixel = canvas.camera.metres_per_pixel(z)
+        thick = max(0.042, 1.1 * pixel)
+        outlines = []
+        for axle in _AXLES:
+            outer = (max(abs(side) * _WHEEL, 0.5 * thick), _WHEEL)
+            inner = (max(outer[0] - thick * max(abs(side), 0.4), 0.0), _WHEEL - thick)
+            outlines.append(ring(outer, inner) + np.array([side * axle, _WHEEL]))
+        rows = np.empty((len(_TUBES), 6))
+        rows[:, 0], rows[:, 1] = side * _TUBES[:, 0] + front * _TUBES[:, 2], _TUBES[:, 1]
+        rows[:, 3], rows[:, 4] = side * _TUBES[:, 3] + front * _TUBES[:, 5], _TUBES[:, 4]
+        rows[:, 2] = rows[:, 5] = np.maximum(_TUBES[:, 6], 0.45 * pixel)
+        tubes = capsules(rows)
+        surface = partial(
+            canvas.surface, ambient=0.8, sun=0.6, plane=canvas.facing(z), mask_class=_BICYCLE, instance=self.instance
+        )
+        tyre = surface(self.tyre_material, warmer=self.warm)
+        polygons = [(outline, tyre) for outline in outlines]
+        polygons.append((tubes[:_PAINTED], surface(self.paint_material)))
+        polygons.append((tubes[_PAINTED:], surface(self.dark_material, warmer=0.3 * self.warm)))
+        canvas.stamp(polygons, x=x, z=z, grain_m=0.0, instance=self.instance)
+
+    def footprint(self, t: float) -> np.ndarray:
+        """Return the world points [n, 3] of its ground contact area."""
+        return ground_rectangle(*self.position(t), 0.75, 0.06)
+
+    def shadow_points(self, t: float) -> np.ndarray:
+        x, z, heading = self.position(t)
+        dx, dz = 0.8 * np.sin(heading), 0.8 * np.cos(heading)
+        return np.array([[x - dx, 0, z - dz], [x + dx, 0, z + dz], [x, 0.9, z], [x + 0.4 * dx, 1.0, z + 0.4 * dz]])
+
+
+def _seen(canvas: Canvas, x: float, z: float, heading: float) -> tuple[float, float]:
+    """Return sine and cosine of the heading against the viewing direction, which is not that of the road."""
+    eye = canvas.camera.eye
+    angle = heading - np.arctan2(x - eye[0], z - eye[2])
+    return np.sin(angle), np.cos(angle)
+
+
 Limb = tuple[int, float, tuple[float, float, float], float, tuple[float, float, float], float]
 """material, tone, start (forward, up, right), start radius, end, end radius; metres."""
 
@@ -190,8 +246,9 @@ def _upright(outfit: Outfit, phase: float, walking: bool) -> list[Limb]:
     thigh, shank = 0.245 * h, 0.246 * h
     legs = []
     for sign in (-1.0, 1.0):
-        angle = swing * np.sin(phase + (np.pi if sign > 0 else 0.0))
-        bend = (0.10 + 0.75 * max(0.0, np.cos(phase + (np.pi if sign > 0 else 0.0)))) if walking else 0.04
+        turn = phase + (np.pi if sign > 0 else 0.0)
+        angle = swing * np.sin(turn)
+        bend = 0.10 + 0.75 * max(0.0, np.cos(turn)) if walking else 0.04
         knee = (thigh * np.sin(angle), -thigh * np.cos(angle))
         ankle = (knee[0] + shank * np.sin(angle - bend), knee[1] - shank * np.cos(angle - bend))
         legs.append((sign, knee, ankle, angle - bend))

@@ -7,29 +7,27 @@ from dataclasses import dataclass
 import numpy as np
 
 from spectradino_core.scenes.canvas import Canvas
-from spectradino_core.scenes.materials import Material, MaterialTable, channels
+from spectradino_core.scenes.materials import MaterialTable
 from spectradino_core.scenes.scene import MASK_CLASSES
-from spectradino_core.scenes.shapes import blobs, capsules
-
-__all__ = ["Hedge", "Horizon", "Tree", "draw_leaf_material"]
+from spectradino_core.scenes.shapes import blobs, capsules, rectangle
 
 _VEGETATION, _BUILDING = MASK_CLASSES.index("vegetation"), MASK_CLASSES.index("building")
 
 
-def draw_leaf_material(rng: np.random.Generator, materials: MaterialTable, air_c: float) -> int:
+def draw_leaf_material(rng: np.random.Generator, materials: MaterialTable) -> int:
     """Draw green, occasionally autumnal, leaves."""
     u = rng.random(5)
     colour = np.array([0.055, 0.10, 0.03]) * (0.6 + 0.9 * u[0]) * (0.85 + 0.3 * u[1:4])
     if u[4] < 0.15:
         colour = np.array([0.25, 0.15, 0.03]) * (0.6 + 0.8 * u[0])
     return materials.add(
-        Material(
-            channels(colour, 0.40 + 0.22 * u[1], 0.16 + 0.14 * u[2]),
-            sun_heat=3.0 + 2.0 * float(u[3]),
-            night=0.3,
-            grain=1.25,
-            thermal_grain=1.8,
-        )
+        colour,
+        0.40 + 0.22 * u[1],
+        0.16 + 0.14 * u[2],
+        sun_heat=3.0 + 2.0 * float(u[3]),
+        night=0.3,
+        grain=1.25,
+        thermal_grain=1.8,
     )
 
 
@@ -45,14 +43,12 @@ class Tree:
     leaf: int
     trunk: int
     seed: int
-    instance: int = 0
 
     @property
     def far(self) -> float:
         return self.z
 
     def paint(self, canvas: Canvas, t: float) -> None:
-        del t
         distance = self.z - canvas.camera.eye[2]
         if distance < 1.5 or not canvas.camera.sees(self.x, self.z, 0.8 * self.spread):
             return
@@ -63,29 +59,18 @@ class Tree:
         lean = 0.09 * bole * rng.standard_normal()
         trunk = capsules(np.array([[0.0, -0.02, thick, lean, bole, 0.65 * thick]]))
         layers = {"round": self._round, "conifer": self._conifer, "palm": self._palm}[self.kind](rng, lean)
-        plane = (0.0, 0.0, 1.0 / distance)
+        plane = canvas.facing(self.z)
 
         def surface(material: int, tone: float, warmer: float = 0.0) -> int:
             return canvas.surface(
-                material,
-                ambient=0.8 * tone,
-                sun=0.85 * tone,
-                warmer=warmer,
-                plane=plane,
-                mask_class=_VEGETATION,
+                material, ambient=0.8 * tone, sun=0.85 * tone, warmer=warmer, plane=plane, mask_class=_VEGETATION
             )
 
-        flat, parts, count = [trunk.reshape(-1, 2)], [], trunk.shape[1]
-        parts.append((0, count, count, surface(self.trunk, 0.8)))
+        polygons = [(trunk, surface(self.trunk, 0.8))]
         for outlines, tone, warmer in layers:
             number = surface(self.leaf, tone, warmer)
-            for outline in outlines:
-                parts.append((count, count + len(outline), len(outline), number))
-                count += len(outline)
-                flat.append(outline)
-        points = np.concatenate(flat)
-        world = np.column_stack([self.x + points[:, 0], points[:, 1], np.full(len(points), self.z)])
-        canvas.stamp(canvas.camera.project(world), parts, grain_m=0.035, z=self.z, piece=self.seed % 1024)
+            polygons += [(outline, number) for outline in outlines]
+        canvas.stamp(polygons, x=self.x, z=self.z, grain_m=0.035, piece=self.seed % 1024)
 
     def _round(self, rng: np.random.Generator, lean: float) -> list[tuple[np.ndarray, float, float]]:
         h, w = self.height, self.spread
@@ -124,8 +109,7 @@ class Tree:
             fronds.append(np.array([top, mid + wide, tip, mid - wide]))
         return [(np.array(fronds[::2]), 0.65, 0.0), (np.array(fronds[1::2]), 1.05, 0.3)]
 
-    def shadow_points(self, t: float) -> np.ndarray:
-        del t
+    def shadow_points(self) -> np.ndarray:
         h, w = self.height, 0.45 * self.spread
         low = 0.85 if self.kind == "palm" else 0.4
         return np.array(
@@ -143,41 +127,29 @@ class Hedge:
     height: float
     leaf: int
     seed: int
-    instance: int = 0
 
     @property
     def far(self) -> float:
         return self.z2
 
     def paint(self, canvas: Canvas, t: float) -> None:
-        del t
         eye = canvas.camera.eye
         near = max(self.z1, eye[2] + 0.7)
         if self.z2 < near + 0.5:
             return
         rng = np.random.default_rng(self.seed)
         z = np.geomspace(near - eye[2], self.z2 - eye[2], 30) + eye[2]
-        parts, points, count = [], [], 0
+        plane = (1.0 / (self.x - eye[0]), 0.0, 0.0)
+        polygons = []
         for level, tone in ((1.0, 0.8), (0.72, 0.6)):
             top = self.height * level * (1.0 + 0.07 * rng.standard_normal(30))
             upper = np.column_stack([np.full(30, self.x), top, z])
             outline = np.vstack([upper, [[self.x, 0, z[-1]], [self.x, 0, z[0]]]])
-            number = canvas.surface(
-                self.leaf,
-                ambient=tone,
-                sun=0.8 * tone,
-                plane=(1.0 / (self.x - eye[0]), 0.0, 0.0),
-                mask_class=_VEGETATION,
-            )
-            points.append(outline)
-            parts.append((count, count + len(outline), len(outline), number))
-            count += len(outline)
-        canvas.stamp(
-            canvas.camera.project(np.concatenate(points)), parts, grain_m=0.03, z=near + 5.0, piece=self.seed % 1024
-        )
+            number = canvas.surface(self.leaf, ambient=tone, sun=0.8 * tone, plane=plane, mask_class=_VEGETATION)
+            polygons.append((outline, number))
+        canvas.stamp(polygons, grain_m=0.03, z=near + 5.0, piece=self.seed % 1024)
 
-    def shadow_points(self, t: float) -> np.ndarray:
-        del t
+    def shadow_points(self) -> np.ndarray:
         return np.array([(self.x, y, z) for y in (0.0, self.height) for z in (self.z1, self.z2)])
 
 
@@ -190,45 +162,20 @@ class Horizon:
     hills: np.ndarray
     skyline: np.ndarray
     z: float = 260.0
-    instance: int = 0
 
     @property
     def far(self) -> float:
         return 1e6
 
     def paint(self, canvas: Canvas, t: float) -> None:
-        del t
-        distance = self.z - canvas.camera.eye[2]
-        plane = (0.0, 0.0, 1.0 / distance)
-        x = np.linspace(-1.4, 1.4, len(self.hills)) * distance
-        ridge = np.column_stack([x, self.hills, np.full(len(x), self.z)])
-        outline = np.vstack([ridge, [[x[-1], -1, self.z], [x[0], -1, self.z]]])
-        parts = [
-            (
-                0,
-                len(outline),
-                len(outline),
-                canvas.surface(self.leaf, ambient=0.75, sun=0.6, plane=plane, mask_class=_VEGETATION),
-            )
-        ]
-        points, count = [outline], len(outline)
-        if len(self.skyline):
-            number = canvas.surface(self.wall, ambient=0.75, sun=0.35, plane=plane, mask_class=_BUILDING)
-            for left, width, height in self.skyline:
-                points.append(
-                    np.array(
-                        [
-                            (left, -1, self.z),
-                            (left, height, self.z),
-                            (left + width, height, self.z),
-                            (left + width, -1, self.z),
-                        ]
-                    )
-                )
-                parts.append((count, count + 4, 4, number))
-                count += 4
-        canvas.stamp(canvas.camera.project(np.concatenate(points)), parts, grain_m=0.9, z=self.z)
+        plane = canvas.facing(self.z)
+        x = np.linspace(-1.4, 1.4, len(self.hills)) * (self.z - canvas.camera.eye[2])
+        outline = np.vstack([np.column_stack([x, self.hills]), [[x[-1], -1], [x[0], -1]]])
+        wood = canvas.surface(self.leaf, ambient=0.75, sun=0.6, plane=plane, mask_class=_VEGETATION)
+        houses = canvas.surface(self.wall, ambient=0.75, sun=0.35, plane=plane, mask_class=_BUILDING)
+        polygons = [(outline, wood)]
+        polygons += [(rectangle(left, left + width, -1, height), houses) for left, width, height in self.skyline]
+        canvas.stamp(polygons, x=0.0, z=self.z, grain_m=0.9)
 
-    def shadow_points(self, t: float) -> np.ndarray:
-        del t
+    def shadow_points(self) -> np.ndarray:
         return np.zeros((0, 3))

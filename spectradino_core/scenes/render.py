@@ -16,8 +16,7 @@ from spectradino_core.scenes.scene import Scene, SceneOptions
 from spectradino_core.scenes.sensors import expose_lwir, expose_nir, expose_rgb, expose_swir
 from spectradino_core.scenes.shading import Shader
 from spectradino_core.scenes.street import paint_ground, paint_shadows, paint_sky
-
-__all__ = ["render_moments", "render_scene", "render_sequence"]
+from spectradino_core.scenes.weather import Weather
 
 _MIN_VISIBLE = 0.25
 _MIN_HEIGHT = 6.0 / 512.0
@@ -26,15 +25,7 @@ _DEFAULT = SceneOptions()
 
 
 def render_scene(seed: int, options: SceneOptions = _DEFAULT) -> Scene:
-    """Render the scene of `seed` at time 0; the same arguments give the same bytes.
-
-    Args:
-        seed: not negative.
-        options: what to render.
-
-    Raises:
-        ValueError: a negative seed.
-    """
+    """Render the scene of `seed` (not negative) at time 0; the same arguments give the same bytes."""
     return next(render_sequence(seed, 1, options=options))
 
 
@@ -42,19 +33,15 @@ def render_sequence(seed: int, frames: int, rate_hz: float = 10.0, options: Scen
     """Render the scene of `seed` over time: people walk, cars drive, the ego car may roll.
 
     Args:
-        seed: not negative.
-        frames: number of frames.
+        seed, frames, options: see `render_moments`; number of frames.
         rate_hz: frames per second; frame k is stamped `options.start_ns` + k / rate.
-        options: what to render.
 
     Raises:
         ValueError: a negative seed or a rate that is not positive.
     """
-    if seed < 0:
-        raise ValueError(f"seed {seed} is negative: seeds are 0, 1, 2, ...")
     if not rate_hz > 0.0:
         raise ValueError(f"rate_hz {rate_hz} must be positive")
-    return _frames(seed, frames, rate_hz, options)
+    return render_moments(seed, (round(frame * 1e9 / rate_hz) for frame in range(frames)), options)
 
 
 def render_moments(
@@ -79,21 +66,15 @@ def render_moments(
     """
     if seed < 0:
         raise ValueError(f"seed {seed} is negative: seeds are 0, 1, 2, ...")
-    street = draw_street(seed, options.time_of_day, options.traffic)
-    if ir_to_rgb is None:
-        warp = np.random.default_rng([seed, 5])
-        ir_to_rgb = seeded_homography(warp, options.width, options.height, options.misregistration_px)
-    for frame, moment in enumerate(elapsed_ns):
-        yield _moment(seed, frame, street, moment, ir_to_rgb, options, ir_size)
 
+    def moments() -> Iterator[Scene]:
+        street = draw_street(seed, options.time_of_day, options.traffic)
+        rng, size = np.random.default_rng([seed, 5]), (options.width, options.height)
+        warp = seeded_homography(rng, *size, options.misregistration_px) if ir_to_rgb is None else ir_to_rgb
+        for frame, moment in enumerate(elapsed_ns):
+            yield _moment(seed, frame, street, moment, warp, options, ir_size)
 
-def _frames(seed: int, frames: int, rate_hz: float, options: SceneOptions) -> Iterator[Scene]:
-    street = draw_street(seed, options.time_of_day, options.traffic)
-    warp = np.random.default_rng([seed, 5])
-    ir_to_rgb = seeded_homography(warp, options.width, options.height, options.misregistration_px)
-    for frame in range(frames):
-        elapsed_ns = round(frame * 1e9 / rate_hz)
-        yield _moment(seed, frame, street, elapsed_ns, ir_to_rgb, options)
+    return moments()
 
 
 def _moment(
@@ -103,31 +84,28 @@ def _moment(
     elapsed_ns: int,
     ir_to_rgb: np.ndarray,
     options: SceneOptions,
-    ir_size: tuple[int, int] | None = None,
+    ir_size: tuple[int, int] | None,
 ) -> Scene:
     offset_ns = round(options.clock_offset_ms * 1e6)
     canvas = _paint(street, _camera(street, elapsed_ns, options, np.eye(3)), elapsed_ns)
-    shader = Shader(canvas, street.materials, street.weather, street.lamps)
-    infrared = [band for band in options.bands if band in INFRARED]
-    ir_shader, ir_options = shader, options
-    if infrared and (offset_ns != 0 or ir_size is not None or not np.array_equal(ir_to_rgb, np.eye(3))):
+    shader = ir_shader = Shader(canvas, street)
+    ir_options = options
+    own_view = offset_ns != 0 or ir_size is not None or not np.array_equal(ir_to_rgb, np.eye(3))
+    if own_view and any(band in INFRARED for band in options.bands):
         later = elapsed_ns + offset_ns
-        ir_canvas = _paint(street, _camera(street, later, options, np.linalg.inv(ir_to_rgb), ir_size), later)
+        camera = _camera(street, later, options, np.linalg.inv(ir_to_rgb), ir_size)
+        ir_shader = Shader(_paint(street, camera, later), street)
         if ir_size is not None:
             ir_options = replace(options, width=ir_size[0], height=ir_size[1], misregistration_px=0.0)
-        ir_shader = Shader(ir_canvas, street.materials, street.weather, street.lamps)
     images = {}
     for band in options.bands:
         rng = np.random.default_rng([seed, _NOISE, frame, int(band)])
-        is_colour = band is Modality.RGB
-        images[band] = _expose(
-            band, shader if is_colour else ir_shader, street, options if is_colour else ir_options, rng
-        )
-    truth = _truth(canvas, shader, street, options)
+        seen_by, settings = (ir_shader, ir_options) if band in INFRARED else (shader, options)
+        images[band] = _expose(band, seen_by, street.weather, settings, rng)
     stamps = {band: options.start_ns + elapsed_ns + (offset_ns if band in INFRARED else 0) for band in options.bands}
     return Scene(
         images=images,
-        **truth,
+        **_truth(canvas, shader, street, options),
         depth=_pick(shader.depth, options),
         stamps_ns=stamps,
         time_of_day=street.weather.time_of_day,
@@ -161,14 +139,13 @@ def _camera(
 def _paint(street: Street, camera: Camera, elapsed_ns: int) -> Canvas:
     t = elapsed_ns * 1e-9
     canvas = Canvas(camera, street.weather.sun_direction)
-    canvas.cloud_offset = street.cloud_offset
-    paint_sky(canvas, street.materials)
+    paint_sky(canvas, street.materials, street.cloud_offset)
     paint_ground(canvas, street.road, street.materials)
     still, passing = canvas.add_shaded_ground(0.8, still=True), canvas.add_shaded_ground(0.8, still=False)
     under = canvas.add_shaded_ground(0.35, still=True, warmer=1.5)
     paint_shadows(canvas, [actor.footprint(t) for actor in street.actors], under)
     if street.weather.sun.any():
-        standing = [thing.shadow_points(t) for thing in street.things] + [
+        standing = [thing.shadow_points() for thing in street.things] + [
             actor.shadow_points(t) for actor in street.actors if actor.speed == 0.0
         ]
         paint_shadows(canvas, [hull for hull in standing if len(hull)], still)
@@ -181,9 +158,8 @@ def _paint(street: Street, camera: Camera, elapsed_ns: int) -> Canvas:
 
 
 def _expose(
-    band: Modality, shader: Shader, street: Street, options: SceneOptions, rng: np.random.Generator
+    band: Modality, shader: Shader, weather: Weather, options: SceneOptions, rng: np.random.Generator
 ) -> np.ndarray:
-    weather = street.weather
     if band is Modality.RGB:
         return expose_rgb([_average(shader.radiance(k), options) for k in range(3)], weather, options, rng)
     if band is Modality.NIR:
@@ -209,21 +185,18 @@ def _truth(canvas: Canvas, shader: Shader, street: Street, options: SceneOptions
     """Return boxes, labels, visible, tracks, mask and instances of a `Scene`."""
     numbers = shader.instances()
     seen = np.bincount(numbers.reshape(-1), minlength=len(street.actors) + 1)
-    boxes, labels, visible, tracks = [], [], [], []
+    found: list[tuple[tuple[float, ...], int, float, int]] = []
     renumber = np.zeros(len(street.actors) + 1, np.uint16)
     for actor in street.actors:
         silhouette = canvas.silhouettes.get(actor.instance)
         if silhouette is None:
             continue
         fraction = seen[actor.instance] / silhouette.pixels * silhouette.in_image
-        x1, y1, x2, y2 = (edge / options.supersample for edge in silhouette.box)
-        if fraction < _MIN_VISIBLE or y2 - y1 < _MIN_HEIGHT * options.height:
-            continue
-        boxes.append((x1, y1, x2, y2))
-        labels.append(actor.label)
-        visible.append(fraction)
-        tracks.append(actor.instance)
-        renumber[actor.instance] = len(boxes)
+        box = tuple(edge / options.supersample for edge in silhouette.box)
+        if fraction >= _MIN_VISIBLE and box[3] - box[1] >= _MIN_HEIGHT * options.height:
+            found.append((box, actor.label, fraction, actor.instance))
+            renumber[actor.instance] = len(found)
+    boxes, labels, visible, tracks = zip(*found, strict=True) if found else ((), (), (), ())
     return {
         "boxes": np.array(boxes, np.float32).reshape(-1, 4),
         "labels": np.array(labels, np.int64),

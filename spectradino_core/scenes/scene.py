@@ -11,17 +11,6 @@ import numpy as np
 
 from spectradino_core.modality import Modality
 
-__all__ = [
-    "BOX_CLASSES",
-    "FAR_M",
-    "MASK_CLASSES",
-    "MASK_PALETTE",
-    "TIMES_OF_DAY",
-    "UNLABELLED",
-    "Scene",
-    "SceneOptions",
-]
-
 BOX_CLASSES = ("person", "bicycle", "car")
 """Classes of the boxes; labels are indices into it."""
 

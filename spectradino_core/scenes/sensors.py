@@ -9,8 +9,6 @@ from spectradino_core.scenes.scene import SceneOptions
 from spectradino_core.scenes.textures import TILE, noise_tile, smooth_tile
 from spectradino_core.scenes.weather import Weather
 
-__all__ = ["expose_lwir", "expose_nir", "expose_rgb", "expose_swir"]
-
 _ZERO_C_IN_CENTIKELVIN = 27315.0
 
 
@@ -18,7 +16,7 @@ def expose_rgb(
     planes: list[np.ndarray], weather: Weather, options: SceneOptions, rng: np.random.Generator
 ) -> np.ndarray:
     """Expose three linear planes to uint8 [H, W, 3]."""
-    dark = 1.0 if weather.time_of_day == "day" else (1.8 if weather.time_of_day == "dusk" else 3.2)
+    dark = {"day": 1.0, "dusk": 1.8, "night": 3.2}[weather.time_of_day]
     planes = [_optics(plane, 0.55, options, glow=weather.lights_on) for plane in planes]
     gain = weather.exposure[:3] * weather.tint[:3]
     out = np.empty((*planes[0].shape, 3), np.uint8)
@@ -41,7 +39,7 @@ def expose_swir(plane: np.ndarray, weather: Weather, options: SceneOptions, rng:
     plane += 180.0
     if options.noise:
         sigma = 45.0 if weather.time_of_day == "day" else 110.0
-        plane += np.float32(sigma * options.noise_level) * _noise(plane.shape, rng)
+        plane += np.float32(sigma * options.noise_level) * _piece(noise_tile(), plane.shape, rng)
     return np.clip(plane, 0.0, 16383.0).astype(np.uint16)
 
 
@@ -53,7 +51,7 @@ def expose_lwir(degrees: np.ndarray, options: SceneOptions, rng: np.random.Gener
     counts += np.float32(_ZERO_C_IN_CENTIKELVIN)
     if options.noise:
         level = options.noise_level
-        counts += np.float32(6.0 * level) * _noise(counts.shape, rng)
+        counts += np.float32(6.0 * level) * _piece(noise_tile(), counts.shape, rng)
         # Fixed-pattern noise of the column and row amplifiers, and a slow drift over the array.
         counts += (5.0 * level * rng.standard_normal(counts.shape[1])).astype(np.float32)
         counts += (3.0 * level * rng.standard_normal((counts.shape[0], 1))).astype(np.float32)
@@ -74,7 +72,7 @@ def _eight_bits(
     value *= np.float32(252.0)
     value += np.float32(3.0)
     if options.noise:
-        value += np.float32(sigma * options.noise_level) * _noise(value.shape, rng)
+        value += np.float32(sigma * options.noise_level) * _piece(noise_tile(), value.shape, rng)
     return np.clip(value, 0.0, 255.0).astype(np.uint8)
 
 
@@ -95,10 +93,6 @@ def _optics(plane: np.ndarray, sigma: float, options: SceneOptions, glow: bool) 
 def _blur(plane: np.ndarray, sigma: float, options: SceneOptions) -> np.ndarray:
     # Lens blur is an angle, not pixels: a smaller image is blurred less, but always enough to avoid aliased edges.
     return cv2.GaussianBlur(plane, (0, 0), max(0.45, sigma * options.width / 640.0))
-
-
-def _noise(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    return _piece(noise_tile(), shape, rng)
 
 
 def _piece(tile: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:

@@ -5,15 +5,14 @@ Letters: `H height`, `W width`. Every plane is float32 [H, W].
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from spectradino_core.scenes.canvas import Canvas
-from spectradino_core.scenes.materials import MaterialTable
+from spectradino_core.scenes.layout import Street
 from spectradino_core.scenes.scene import FAR_M
 from spectradino_core.scenes.street import SKY_STRIPS
-from spectradino_core.scenes.weather import Weather
-
-__all__ = ["Shader"]
 
 _SKIN_C = 34.0
 
@@ -21,19 +20,15 @@ _SKIN_C = 34.0
 class Shader:
     """Shader of one canvas; tables and depth are computed once for all bands."""
 
-    def __init__(
-        self, canvas: Canvas, materials: MaterialTable, weather: Weather, lamps: list[tuple[float, float, float]]
-    ) -> None:
-        self.canvas, self.weather = canvas, weather
+    def __init__(self, canvas: Canvas, street: Street) -> None:
+        self.canvas, self.weather = canvas, street.weather
         self.table = canvas.table()
-        self.columns = materials.columns()
+        self.columns = street.materials.columns()
         self.material = self.table[:, 0].astype(np.intp)
         self.depth = self._depth()
         eye = canvas.camera.eye
-        near = sorted(lamps, key=lambda lamp: abs(lamp[2] - eye[2] - 15.0))
-        self.lamps = near[:5] if weather.lamp.any() else []
-        self._lamp_light: np.ndarray | None = None
-        self._beam_light: np.ndarray | None = None
+        near = sorted(street.lamps, key=lambda lamp: abs(lamp[2] - eye[2] - 15.0))
+        self.lamps = near[:5] if street.weather.lamp.any() else []
 
     def classes(self) -> np.ndarray:
         """Return the mask, uint8 [H, W]."""
@@ -113,16 +108,14 @@ class Shader:
         return clear
 
     def _artificial(self, channel: int) -> np.ndarray:
-        if self._lamp_light is None:
-            self._light_fields()
-        assert self._lamp_light is not None
-        assert self._beam_light is not None
-        light = self._lamp_light * np.float32(self.weather.lamp[channel])
-        light += self._beam_light * np.float32(self.weather.beam[channel])
+        lamps, beam = self._light_fields
+        light = lamps * np.float32(self.weather.lamp[channel])
+        light += beam * np.float32(self.weather.beam[channel])
         return light
 
-    def _light_fields(self) -> None:
-        """Compute the irradiance of street lamps and ego headlights at every pixel's world position."""
+    @cached_property
+    def _light_fields(self) -> tuple[np.ndarray, np.ndarray]:
+        """The irradiance of street lamps and ego headlights at every pixel's world position."""
         eye = self.canvas.camera.eye
         right, down = self.canvas.camera.rays
         z = np.minimum(self.depth, np.float32(300.0))
@@ -140,4 +133,4 @@ class Shader:
         # Dipped beams: bright below the level of the lamps, dim above.
         beam *= np.float32(0.25) + np.float32(0.75) / (1.0 + np.exp(np.float32(-40.0) * (down + np.float32(0.005))))
         beam /= np.float32(1.0) + (z * np.float32(1.0 / 11.0)) ** 2
-        self._lamp_light, self._beam_light = lamps, beam
+        return lamps, beam

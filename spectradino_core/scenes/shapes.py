@@ -1,4 +1,4 @@
-"""Outlines as arrays: capsules (limbs, tubes, heads), rings (wheels), ragged blobs (tree crowns)."""
+"""Outlines as arrays: rectangles, capsules (limbs, tubes, heads), rings (wheels), ragged blobs (tree crowns)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from functools import cache
 
 import numpy as np
 
-__all__ = ["blobs", "capsules", "circle", "ring"]
-
 _CAP = np.linspace(0.5 * np.pi, 1.5 * np.pi, 6)
 _TURN = np.concatenate([_CAP, _CAP + np.pi])
-CAPSULE_VERTICES = len(_TURN)
+
+
+def rectangle(left: float, right: float, low: float, high: float) -> np.ndarray:
+    """Return the outline [4, 2] of an upright rectangle."""
+    return np.array([(left, low), (left, high), (right, high), (right, low)])
 
 
 def capsules(ends: np.ndarray) -> np.ndarray:

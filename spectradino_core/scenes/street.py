@@ -13,8 +13,6 @@ from spectradino_core.scenes.materials import MaterialTable
 from spectradino_core.scenes.scene import MASK_CLASSES, UNLABELLED
 from spectradino_core.scenes.textures import TILE, grain_tile, smooth_tile
 
-__all__ = ["SKY_STRIPS", "Road", "paint_ground", "paint_shadows", "paint_sky"]
-
 _ROAD, _VEGETATION, _SKY = (MASK_CLASSES.index(name) for name in ("road", "vegetation", "sky"))
 SKY_STRIPS = 64
 """Number of strips of the sky's colour gradient above the horizon."""
@@ -58,31 +56,32 @@ class Road:
         """Return how far the street has bent to the right at z, metres."""
         return self.bend * max(float(z), 0.0) ** 2
 
+    def edge(self, side: float, beyond: float = 0.0) -> float:
+        """Return x of the carriageway's left (-1) or right (1) edge at z = 0, or `beyond` metres outside it."""
+        return (self.left if side < 0 else self.right) + side * beyond
 
-def paint_sky(canvas: Canvas, materials: MaterialTable) -> None:
+    def near_crossing(self, z: float, margin: float) -> bool:
+        """Return whether z is within `margin` metres of the crossing street."""
+        return self.crossing is not None and self.crossing - margin < z < self.crossing + self.crossing_width + margin
+
+
+def paint_sky(canvas: Canvas, materials: MaterialTable, cloud_offset: tuple[int, int]) -> None:
     """Fill the canvas with sky strips by elevation; strip k is surface k + 1, so paint the sky first."""
     height, width = canvas.index.shape
-    first = 1
     for k in range(SKY_STRIPS):
-        number = canvas.surface(materials["sky"], ambient=0.0, sun=(k + 0.5) / SKY_STRIPS, mask_class=_SKY)
-        assert number == first + k
+        canvas.surface(materials["sky"], ambient=0.0, sun=(k + 0.5) / SKY_STRIPS, mask_class=_SKY)
     _, down = canvas.camera.rays
-    step = np.clip(-down * (SKY_STRIPS / _SKY_TOP), 0, SKY_STRIPS - 1).astype(np.uint16) + first
-    canvas.index[:] = step
-    clouds = smooth_tile()
+    canvas.index[:] = np.clip(-down * (SKY_STRIPS / _SKY_TOP), 0, SKY_STRIPS - 1).astype(np.uint16) + 1
     scale = max(width / 640.0, 1e-3)
-    rows = int(min(TILE, height / scale))
-    columns = int(min(TILE, width / scale))
-    piece = clouds[canvas.cloud_offset[0] :, canvas.cloud_offset[1] :][:rows, :columns]
+    rows, columns = int(min(TILE, height / scale)), int(min(TILE, width / scale))
+    piece = smooth_tile()[cloud_offset[0] :, cloud_offset[1] :][:rows, :columns]
     piece = cv2.resize((128 + 110 * piece).astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR)
-    if canvas.camera.post is not None:
-        piece = cv2.warpPerspective(piece, canvas.camera.post, (width, height), borderMode=cv2.BORDER_REFLECT)
-    canvas.grain[..., 0] = piece
-    canvas.grain[..., 1] = piece
+    piece = cv2.warpPerspective(piece, canvas.camera.post, (width, height), borderMode=cv2.BORDER_REFLECT)
+    canvas.grain[..., 0] = canvas.grain[..., 1] = piece
 
 
-def paint_ground(canvas: Canvas, road: Road, materials: MaterialTable) -> int:
-    """Paint the ground with textures fixed to the world; return the number of the last ground surface."""
+def paint_ground(canvas: Canvas, road: Road, materials: MaterialTable) -> None:
+    """Paint the ground with textures fixed to the world."""
     camera = canvas.camera
     plane = (0.0, 1.0 / camera.eye[1], 0.0)
     up = max(float(canvas.sun_direction[1]), 0.0)
@@ -147,7 +146,6 @@ def paint_ground(canvas: Canvas, road: Road, materials: MaterialTable) -> int:
     canvas.last_ground = len(canvas) - 1
     _fill(canvas, polygons)
     _ground_texture(canvas)
-    return canvas.last_ground
 
 
 def _lines(road: Road, marking: int, centre: int) -> list[tuple[float, int, bool]]:
@@ -181,17 +179,16 @@ def _fill(canvas: Canvas, polygons: list[tuple[np.ndarray, int]]) -> None:
 def _ground_texture(canvas: Canvas) -> None:
     camera = canvas.camera
     right, down = camera.rays
-    rows = np.flatnonzero((down > 0.004).any(axis=1)) if down.ndim == 2 else np.array([], int)
+    rows = np.flatnonzero((down > 0.004).any(axis=1))
     if len(rows) == 0:
         return
     top = int(rows[0])
     below = np.maximum(down[top:], 0.004)
     z = camera.eye[1] / below
-    x = right[top:] * z if right.shape[0] > 1 else right * z
-    tile = grain_tile()
+    x = right[top:] * z
     column = ((x + camera.eye[0]) * _TEXELS_PER_M).astype(np.int32) & (TILE - 1)
     row = ((z + camera.eye[2]) * _TEXELS_PER_M).astype(np.int32) & (TILE - 1)
-    piece = np.take(tile.view(np.uint16).reshape(-1), row * TILE + column)
+    piece = np.take(grain_tile().view(np.uint16).reshape(-1), row * TILE + column)
     piece = piece.view(np.uint8).reshape(*piece.shape, 2)
     # At a distance a pixel averages many texels, so the texture fades.
     fade = np.clip(9.0 / z, 0.12, 1.0).astype(np.float32)

@@ -7,8 +7,6 @@ from functools import cache
 import cv2
 import numpy as np
 
-__all__ = ["TILE", "grain_tile", "noise_tile", "smooth_tile"]
-
 TILE = 1024
 """Side of every tile in texels; the grain and smooth tiles wrap around."""
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from spectradino_core.scenes.bicycles import Bicycle
 from spectradino_core.scenes.cars import Car, draw_car_paint
-from spectradino_core.scenes.materials import Material, MaterialTable, channels
-from spectradino_core.scenes.people import Person, draw_outfit
+from spectradino_core.scenes.materials import MaterialTable
+from spectradino_core.scenes.people import Bicycle, Person, draw_outfit
 from spectradino_core.scenes.street import Road
 from spectradino_core.scenes.weather import Weather
-
-__all__ = ["Actor", "draw_traffic"]
 
 Actor = Person | Bicycle | Car
 
@@ -58,7 +55,7 @@ class _Crowd:
                         self._car(x, z, turn, speed=rng.uniform(0.0, 9.0))
         if road.crossing is not None:
             for _ in range(self._many(0.8, 2)):
-                side = 1.0 if rng.random() < 0.5 else -1.0
+                side = -self._side()
                 z = road.crossing + road.crossing_width * (0.3 if side > 0 else 0.7)
                 x = rng.uniform(-0.6, 0.6) * z
                 if self._free(x, z, 2.6):
@@ -70,15 +67,13 @@ class _Crowd:
         for side, width in ((-1.0, road.parking[0]), (1.0, road.parking[1])):
             if width == 0.0:
                 continue
-            edge = road.left if side < 0 else road.right
             fill, z = rng.uniform(0.15, 0.8) * min(self.traffic, 1.4), rng.uniform(5.5, 10.0)
             across = rng.random() < 0.15
             for _ in range(6):
                 if z > 60.0:
                     break
-                blocked = road.crossing is not None and road.crossing - 6 < z < road.crossing + road.crossing_width + 6
-                if not blocked and rng.random() < fill:
-                    x = edge - side * (0.5 * width + 0.1) + road.shift(z)
+                if not road.near_crossing(z, 6) and rng.random() < fill:
+                    x = road.edge(side, -(0.5 * width + 0.1)) + road.shift(z)
                     if self._free(x, z, 2.0):
                         away = rng.random() < (0.85 if side > 0 else 0.15)
                         heading = (0.0 if away else np.pi) + 0.04 * rng.standard_normal()
@@ -90,11 +85,10 @@ class _Crowd:
     def people(self) -> None:
         rng, road = self.rng, self.road
         for _ in range(self._many(3.4, 7)):  # on the sidewalks
-            side = -1.0 if rng.random() < 0.5 else 1.0
+            side = self._side()
             width = road.sidewalk[0] if side < 0 else road.sidewalk[1]
-            edge = road.left if side < 0 else road.right
             z = 5.0 + 50.0 * rng.random() ** 1.5
-            x = edge + side * (0.5 + max(width - 0.8, 0.3) * rng.random()) + road.shift(z)
+            x = road.edge(side, 0.5 + max(width - 0.8, 0.3) * rng.random()) + road.shift(z)
             if self._free(x, z, 0.3):
                 along = 0.0 if rng.random() < 0.5 else np.pi
                 speed = rng.uniform(0.9, 1.6) if rng.random() < 0.75 else 0.0
@@ -105,11 +99,10 @@ class _Crowd:
             z = (road.zebra + 3.0 * rng.random()) if road.zebra is not None else 6.0 + 28.0 * rng.random() ** 1.3
             x = rng.uniform(road.left, road.right) + road.shift(z)
             if self._free(x, z, 0.35):
-                side = 1.0 if rng.random() < 0.5 else -1.0
-                self._person(x, z, side * 0.5 * np.pi + 0.25 * rng.standard_normal(), rng.uniform(0.9, 1.7))
+                self._person(x, z, -self._side() * 0.5 * np.pi + 0.25 * rng.standard_normal(), rng.uniform(0.9, 1.7))
         if rng.random() < 0.2 * min(self.traffic, 1.0):  # a standing group
-            side = -1.0 if rng.random() < 0.5 else 1.0
-            z, x = rng.uniform(7, 25), (road.left - 1.3 if side < 0 else road.right + 1.3)
+            side = self._side()
+            z, x = rng.uniform(7, 25), road.edge(side, 1.3)
             for k in range(int(rng.integers(2, 5))):
                 if self._free(x + 0.55 * k * side, z + 0.4 * (k % 2), 0.2):
                     self._person(x + 0.55 * k * side, z + 0.4 * (k % 2), rng.uniform(0, 2 * np.pi), 0.0)
@@ -119,7 +112,7 @@ class _Crowd:
         for _ in range(self._many(1.4, 3)):  # ridden
             z = 6.0 + 26.0 * rng.random() ** 1.2
             if rng.random() < 0.45:  # across
-                x, heading = rng.uniform(road.left, road.right), (0.5 if rng.random() < 0.5 else -0.5) * np.pi
+                x, heading = rng.uniform(road.left, road.right), -0.5 * self._side() * np.pi
             else:
                 ahead = rng.random() < 0.6
                 x = (road.right - road.parking[1] - 0.6) if ahead else (road.left + road.parking[0] + 0.6)
@@ -132,9 +125,9 @@ class _Crowd:
                 # The rider is slightly nearer, so that it is painted over the bicycle.
                 self._person(x, z - 0.02, heading, speed, riding=True)
         for _ in range(self._many(1.1, 3)):  # parked
-            side = -1.0 if rng.random() < 0.5 else 1.0
+            side = self._side()
             z = 6.0 + 24.0 * rng.random()
-            x = (road.left - 0.7 if side < 0 else road.right + 0.7) + 0.4 * side * rng.random() + road.shift(z)
+            x = road.edge(side, 0.7) + 0.4 * side * rng.random() + road.shift(z)
             if self._free(x, z, 0.7):
                 self._bicycle(x, z, rng.uniform(0, 2 * np.pi), 0.0)
 
@@ -144,6 +137,9 @@ class _Crowd:
             return False
         self._taken.append((x, z, room))
         return True
+
+    def _side(self) -> float:
+        return -1.0 if self.rng.random() < 0.5 else 1.0
 
     def _many(self, mean: float, most: int) -> int:
         return min(int(self.rng.poisson(mean * self.traffic)), most)
@@ -157,9 +153,7 @@ class _Crowd:
         u = self.rng.random(4)
         colour = np.clip(0.03 + 0.6 * u[:3] ** 2, 0.02, 0.8)
         m = self.materials
-        frame = m.add(
-            Material(channels(colour, 0.3, 0.25), gloss=0.1, emissivity=0.88, sun_heat=7.0, night=-1.2, grain=0.05)
-        )
+        frame = m.add(colour, 0.3, 0.25, gloss=0.1, emissivity=0.88, sun_heat=7.0, night=-1.2, grain=0.05)
         warm = 3.5 * float(u[3]) if speed > 0 else 0.0
         self.actors.append(Bicycle(frame, m["tyre"], m["plastic"], x, z, heading, speed, warm=warm))
 

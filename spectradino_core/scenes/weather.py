@@ -12,8 +12,6 @@ import numpy as np
 
 from spectradino_core.scenes.scene import TIMES_OF_DAY
 
-__all__ = ["Weather", "draw_weather"]
-
 _DAY_SHARE, _DUSK_SHARE = 0.5, 0.17
 
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.downstream import __main__ as downstream
-from benchmarks.downstream.data import Pairs
-from benchmarks.downstream.plan import FULL, PARTS, jobs_of
+from benchmarks.downstream.plan import FULL, PARTS, Pairs, jobs_of
 from benchmarks.downstream.teacher import Disguised, teacher_recipe
 from spectradino_core.cli import _parser
 from spectradino_core.commands import evaluate_retrieval

@@ -9,10 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.node.machine import describe
-from benchmarks.node.overhead import OVERHEAD, PERCENTS, measure_overhead, percentiles
+from benchmarks.experiment import ros_machine
+from benchmarks.node.measuring import OVERHEAD, PERCENTS, measure_overhead, percentiles, slope, soak
 from benchmarks.node.plots import plot_overhead, plot_soak
-from benchmarks.node.soak import slope, soak
 from spectradino_core.bench.tables import read_table, write_table
 from tests.blob_model import make_blob_model
 
@@ -62,7 +61,7 @@ def test_a_table_comes_back_as_it_was_written(tmp_path):
 
 
 def test_the_machine_is_described_and_not_named():
-    facts = describe()
+    facts = ros_machine()
     assert int(facts["cores"]) >= 1
     assert facts["opencv"] == cv2.__version__
     assert all(facts.values())

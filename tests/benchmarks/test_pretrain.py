@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.distributed import run as torchrun
 
-from benchmarks.jobs import Job, run_job, times_of
+from benchmarks.experiment import Job, run_job, times_of
 from benchmarks.pretrain import __main__ as pretrain_main
 from benchmarks.pretrain.__main__ import main
 from benchmarks.pretrain.data import Pairs, labelled_folder

@@ -22,7 +22,7 @@ PAGES = sorted(
     for page in REPOSITORY.glob(pattern)
 )
 _SHELL = {"|", "||", "&&", ";", ">", ">>", "&", "2>&1"}
-PARSING = ("ArgumentParser", "run_experiment")
+PARSING = ("ArgumentParser", "parser_of", "run_experiment")
 """What a program's text holds if it takes words."""
 _BLOCK = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`((?:spectradino|python -m benchmarks[^\s`]*)(?: [^`]*)?)`")

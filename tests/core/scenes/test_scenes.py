@@ -20,11 +20,10 @@ from spectradino_core.scenes import (
     UNLABELLED,
     Scene,
     SceneOptions,
-    contact_sheet,
     render_scene,
     render_sequence,
 )
-from spectradino_core.scenes.__main__ import main
+from spectradino_core.scenes.__main__ import contact_sheet, main
 from spectradino_core.scenes.camera import seeded_homography
 from spectradino_core.scenes.motion import follow, pace
 

@@ -1,1 +1,0 @@
-"""Benchmark of infrared frames that serve several RGB frames."""
