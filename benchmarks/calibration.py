@@ -35,9 +35,9 @@ import numpy as np
 from benchmarks.experiment import parser_of, show, side_by_side
 from spectradino_core.bench.machine import describe
 from spectradino_core.bench.tables import write_table
-from spectradino_core.calibration.estimation.errors import CalibrationError
-from spectradino_core.calibration.estimation.fitting import transfer
+from spectradino_core.calibration.estimation import CalibrationError
 from spectradino_core.calibration.estimation.homography import estimate_homography
+from spectradino_core.calibration.registration import transfer
 from spectradino_core.data.images import read_counts
 from spectradino_core.data.paired_folder import PairedFolder, PairedItem
 

@@ -25,7 +25,7 @@ from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.sources import CameraView, SceneViews
 from spectradino_core.bench.machine import describe
 from spectradino_core.bench.tables import write_table
-from spectradino_core.calibration.estimation.errors import CalibrationError
+from spectradino_core.calibration.estimation import CalibrationError
 from spectradino_core.commands.calibrate import find_time_offset
 from spectradino_core.streams.queues import Stream
 

@@ -2,19 +2,17 @@
 
 Needs neither torch nor ROS.
 
-- Read: `storage.py`, `salvage.py` (files to raw messages, intact or damaged), `message_types.py` (raw messages to
-  fields), `topics.py`, `reader.py` (camera topics, frames in stamp order).
+- Read: `storage.py`, `salvage.py` (files to raw messages, intact or damaged), `messages.py` (raw messages to fields and
+  back), `topics.py`, `reader.py` (camera topics, frames in stamp order).
 - Inspect: `inspection.py`.
-- Replay: `replay.py` (frames to results, with the live node's code); `segments.py`, `annotate.py` (results as a bag);
-  `selection.py`, `export.py` (frames and pseudo-labels as a folder).
-- Score: `scored_bag.py`, `node_run.py`, `sweep_run.py` (one bag), `evaluate.py`, `results.py`, `report.py` (many).
-- Write: `writer.py`, `messages.py`.
-- Make: `sources.py`, `make.py` (synthetic recordings with ground truth).
+- Replay: `replay.py` (frames to results, with the live node's code); `annotate.py` (results as a bag); `selection.py`,
+  `export.py` (frames and pseudo-labels as a folder).
+- Score: `ground_truth*.py`, `scored_bag.py`, `node_run.py`, `sweep_run.py` (one bag), `evaluate.py`, `results.py`,
+  `report.py` (many).
+- Write: `writer.py`; `sources.py`, `make.py` (synthetic recordings with ground truth).
 """
 
 from __future__ import annotations
-
-__all__ = ["BagError"]
 
 
 class BagError(ValueError):

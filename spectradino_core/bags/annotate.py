@@ -1,29 +1,31 @@
 """Write a new bag with the messages that the node would have published for a recording.
 
-The topics are the node's: `/detector_node/detections` and so on. A stopped run resumes after its last finished part
-(`segments.py`). Only the model is skipped for results that exist already; pairing, modes and thermal range run from the
-start of the recording, so that the results equal those of an uninterrupted run.
+The topics are the node's: `/detector_node/detections` and so on. A stopped run resumes after its last finished part.
+Only the model is skipped for results that exist already; pairing, modes and thermal range run from the start of the
+recording, so that the results equal those of an uninterrupted run.
 """
 
 from __future__ import annotations
 
+import fcntl
 import heapq
+import json
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from spectradino_core.bags import BagError, messages
 from spectradino_core.bags.evaluation_options import file_digest
-from spectradino_core.bags.reader import BagFrame, BagReader, CameraMessages, describe_intake
-from spectradino_core.bags.replay import Replay, ReplayResult
-from spectradino_core.bags.segments import Segments
-from spectradino_core.bags.skipping import SkippingEngine
+from spectradino_core.bags.reader import BagReader, CameraMessages, describe_intake
+from spectradino_core.bags.replay import Replay, ReplayOptions, ReplayResult, SkippingEngine
 from spectradino_core.bags.storage import Raw, Storage
 from spectradino_core.bags.writer import BagWriter
-from spectradino_core.calibration.registration import Registration
+from spectradino_core.files import written_atomically
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey
 from spectradino_core.runtime.perception_result import Mode
@@ -31,10 +33,7 @@ from spectradino_core.runtime.rgb_grid import in_infrared_pixels, infrared_in_co
 from spectradino_core.streams.detecting import open_pipeline
 from spectradino_core.streams.feed import FeedEvent
 from spectradino_core.streams.result_fields import Facts
-from spectradino_core.streams.settings import Settings
 from spectradino_core.streams.topics import OUTPUTS
-
-__all__ = ["NODE_TOPICS", "AnnotateOptions", "Annotated", "annotate"]
 
 _NODE = "/detector_node"
 NODE_TOPICS = {
@@ -42,46 +41,31 @@ NODE_TOPICS = {
 }
 """(type, latched) by topic name below the node's."""
 
-_ResultWithEvents = tuple[ReplayResult, list[FeedEvent]]
+_PLAN, _LOCK = "plan.json", "lock"
 
 
 @dataclass(frozen=True)
-class AnnotateOptions:
+class AnnotateOptions(ReplayOptions):
     """Options of `annotate`.
 
     Attributes:
-        settings: the node's parameters.
-        rgb_topic, ir_topic: see `BagReader`.
         overlay: whether to write overlays, which make up most of the size.
         inputs: whether to copy both cameras' images.
         storage, compression, overwrite: see `BagWriter`.
-        clock: see `Replay`.
         segment: number of results per part; a stopped run resumes after the last finished part.
     """
 
-    settings: Settings = field(default_factory=Settings)
-    rgb_topic: str | None = None
-    ir_topic: str | None = None
     overlay: bool = True
     inputs: bool = False
     storage: str | None = None
     compression: str = "none"
     overwrite: bool = False
-    clock: str = "received"
     segment: int = 500
 
 
 @dataclass(frozen=True)
 class Annotated:
-    """Outcome of `annotate`.
-
-    Attributes:
-        path: the new bag.
-        results: number of results by mode.
-        drops: number of dropped frames by cause, as in the node.
-        kept: number of results of a stopped run that were reused.
-        cameras: message counts of each camera.
-    """
+    """Outcome of `annotate`: numbers of results by mode, of drops by cause, and of results kept of a stopped run."""
 
     path: Path
     results: dict[str, int]
@@ -98,15 +82,10 @@ def annotate(
     tick: Callable[[BagReader], object] = lambda reader: None,
     report: Callable[[str], object] = lambda text: None,
 ) -> Annotated:
-    """Replay a recording and write the results into a new bag.
+    """Replay a recording and write the results into a new bag, see `BagWriter`.
 
-    Args:
-        bag: the recording.
-        model: the model file.
-        out: the new bag, see `BagWriter`.
-        options: what to write.
-        tick: called after each frame of either camera.
-        report: called with each line that the node would log, and with each unreadable part of the recording.
+    `tick` is called after each frame of either camera, `report` with each line that the node would log and with each
+    unreadable part of the recording.
 
     Raises:
         BagError: the recording cannot be read or gives no result, `out` exists, or another run is writing it.
@@ -118,89 +97,57 @@ def annotate(
     if out.exists() and out.resolve() == Path(bag).resolve():
         raise BagError(f"{out}: the output is the recording itself: give another name")
     BagWriter(out, options.storage, options.compression, options.overwrite)  # fails now, not after an hour
-    with BagReader(bag, options.rgb_topic, options.ir_topic, decoding=options.settings.decoding) as reader:
+    with options.reader(bag) as reader:
         pipeline = open_pipeline(model, options.settings)
         replay = Replay(pipeline, options.settings, options.clock)
-        store = Segments(out, _plan(reader, Path(model), options))
+        store = _Parts(out, _plan(reader, Path(model), options))
         remove = False
         try:
             pipeline.engine = engine = SkippingEngine(pipeline.engine)
-            run = _ReplayRun(reader, replay, tick)
-            rest = _write_parts(run, engine, store, options, report)
+            results = replay.run(reader, lambda: tick(reader))
+            rest = _write_parts(replay, results, engine, store, options, report)
             for text in reader.damage:
                 report(text)
             cameras = tuple(reader.messages_of.values())
-            drops = replay.drops()
-            for cause, count in reader.events.items():  # damaged headers; the replay counts damaged bodies
-                if cause.endswith("_bad_message"):
-                    drops[cause] = drops.get(cause, 0) + count
+            drops = reader.with_damaged_headers(replay.drops())
             if not replay.results:
                 remove = True
-                failed = f"; a capture failed: {run.failure}" if run.failure else ""
-                raise BagError(
-                    f"{reader.path}: no result, so nothing is written: {describe_intake(cameras, drops)}{failed}"
-                )
-            _put_together(reader, run.begin_ns, rest, store, out, options, engine.info)
+                intake = describe_intake(cameras, drops, replay.failures)
+                raise BagError(f"{reader.path}: no result, so nothing is written: {intake}")
+            _put_together(reader, replay.begin_ns, rest, store, out, options, engine.info)
             remove = True
         finally:
             store.close(remove)
     return Annotated(out, dict(replay.results), drops, store.kept, cameras)
 
 
-class _ReplayRun:
-    """Results of a recording, each with the events since the previous one."""
-
-    def __init__(self, reader: BagReader, replay: Replay, tick: Callable[[BagReader], object]) -> None:
-        self.begin_ns = 0
-        self.failure = ""
-        self._reader, self._replay, self._tick = reader, replay, tick
-
-    def __iter__(self) -> Iterator[_ResultWithEvents]:
-        if self._replay.registering.from_camera_info:
-            self._replay.take_camera_infos(self._reader)
-        for result in self._replay.run(self._frames()):
-            self.failure = self.failure or result.error
-            yield result, self._replay.take_events()
-
-    @property
-    def registration(self) -> Registration | None:
-        """Registration in use."""
-        return self._replay.registering.current
-
-    def rest(self) -> list[FeedEvent]:
-        """Return the events after the last result."""
-        return self._replay.take_events()
-
-    def _frames(self) -> Iterator[BagFrame]:
-        for frame in self._replay.frames_of(self._reader):
-            self.begin_ns = self.begin_ns or frame.received_ns
-            yield frame
-            self._tick(self._reader)
-
-
 def _write_parts(
-    run: _ReplayRun, engine: SkippingEngine, store: Segments, options: AnnotateOptions, report: Callable[[str], object]
+    replay: Replay,
+    results: Iterator[ReplayResult],
+    engine: SkippingEngine,
+    store: _Parts,
+    options: AnnotateOptions,
+    report: Callable[[str], object],
 ) -> list[FeedEvent]:
     """Write the missing parts; return the events after the last result."""
-    results = iter(run)
+
+    def reported() -> list[FeedEvent]:
+        events = replay.take_events()
+        for event in events:
+            report(event.text)
+        return events
+
     engine.skip = not options.settings.tracking  # identities depend on the detections of all frames before
-    for _ in range(store.done):
-        next(results, None)
+    for _ in islice(results, store.done):
+        replay.take_events()
     engine.skip = False
     while (first := next(results, None)) is not None:
-        last = first[0].number
         with store.writing() as writer:
             _declare(writer, engine.info, options)
-            for result, events in chain((first,), islice(results, options.segment - 1)):
-                _write(writer, result, events, engine.info, options, run.registration)
-                for event in events:
-                    report(event.text)
-                last = result.number
-        store.finish(last + 1)
-    rest = run.rest()
-    for event in rest:
-        report(event.text)
-    return rest
+            for result in chain((first,), islice(results, options.segment - 1)):
+                _write(writer, result, reported(), replay, engine.info, options)
+        store.finish(result.number + 1)
+    return reported()
 
 
 def _declare(writer: BagWriter, info: ModelInfo, options: AnnotateOptions) -> None:
@@ -216,10 +163,10 @@ def _declare(writer: BagWriter, info: ModelInfo, options: AnnotateOptions) -> No
 def _write(
     writer: BagWriter,
     result: ReplayResult,
-    events: list[FeedEvent],
+    events: Iterable[FeedEvent],
+    replay: Replay,
     info: ModelInfo,
     options: AnnotateOptions,
-    registration: Registration | None,
 ) -> None:
     """Write the messages of one result, at the time it was decided, and the mode changes before it."""
     _write_modes(writer, events)
@@ -247,6 +194,7 @@ def _write(
         canvas = result.rgb.pixels if result.rgb is not None else None
         if canvas is None and result.ir is not None:
             canvas = infrared_to_grey(result.ir.pixels)
+            registration = replay.registering.current
             if percepts.registered and registration is not None:
                 canvas = infrared_in_colour_pixels(canvas, registration, percepts.size)
         assert canvas is not None
@@ -267,7 +215,7 @@ def _write(
     writer.write(f"{_NODE}/frame_report", messages.report_message(percepts, facts, info, head), at_ns)
 
 
-def _write_modes(writer: BagWriter, events: list[FeedEvent]) -> None:
+def _write_modes(writer: BagWriter, events: Iterable[FeedEvent]) -> None:
     for event in events:
         if event.change is not None:
             _write_mode(writer, event.change.mode, event.time_ns)
@@ -283,7 +231,7 @@ def _put_together(
     reader: BagReader,
     begin_ns: int,
     rest: list[FeedEvent],
-    store: Segments,
+    store: _Parts,
     out: Path,
     options: AnnotateOptions,
     info: ModelInfo,
@@ -304,17 +252,74 @@ def _put_together(
             writer.write(f"{_NODE}/segmentation/label_info", names, begin_ns)
         _write_mode(writer, Mode.FUSED, begin_ns)  # as on activation
         images = reader.stored(inputs) if inputs else iter(())
-        for raw in heapq.merge(images, _parts(store.paths), key=lambda raw: raw.received_ns):
+        for raw in heapq.merge(images, store.messages(), key=lambda raw: raw.received_ns):
             writer.write_raw(raw.topic, raw.data, raw.received_ns)
         _write_modes(writer, rest)
 
 
-def _parts(paths: list[Path]) -> Iterator[Raw]:
-    for path in paths:
-        with Storage(path) as storage:
-            yield from storage.messages(set(storage.topics))
-            if storage.damage:
-                raise BagError(f"{path} is damaged; remove the folder {path.parent} and run again")
+class _Parts:
+    """Finished parts of a bag, each a complete .mcap file named after the results in it, in a folder beside the bag.
+
+    Attributes:
+        done, kept: number of results in the finished parts, and of those left by a previous run.
+    """
+
+    def __init__(self, out: Path, plan: dict[str, Any]) -> None:
+        """Take over the parts of a run with the same plan, remove others; raises BagError while another run writes."""
+        self.folder = out.with_name(f".{out.name}.part")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.folder / _LOCK).open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise BagError(f"{out}: another run is writing it: wait for it, or choose another name") from None
+        plan = json.loads(json.dumps(plan))
+        if self._known_plan() != plan:
+            for stale in self.folder.iterdir():
+                if stale.name != _LOCK:
+                    shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+            with written_atomically(self.folder / _PLAN) as scratch:
+                scratch.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
+        self.paths: list[Path] = []
+        self.done = 0
+        while found := sorted(self.folder.glob(f"answers-{self.done:09d}-*.mcap")):
+            self.paths.append(found[-1])
+            self.done = int(found[-1].stem.rpartition("-")[2])
+        self.kept = self.done
+
+    @contextmanager
+    def writing(self) -> Iterator[BagWriter]:
+        """Write the next part; call `finish` after the block."""
+        with BagWriter(self.folder / "next.mcap", overwrite=True) as writer:
+            yield writer
+
+    def finish(self, done: int) -> None:
+        """Mark the part just written as complete, for a total of `done` results."""
+        path = self.folder / f"answers-{self.done:09d}-{done:09d}.mcap"
+        os.replace(self.folder / "next.mcap", path)
+        self.paths.append(path)
+        self.done = done
+
+    def messages(self) -> Iterator[Raw]:
+        """Yield the messages of the finished parts."""
+        for path in self.paths:
+            with Storage(path) as storage:
+                yield from storage.messages(set(storage.topics))
+                if storage.damage:
+                    raise BagError(f"{path} is damaged; remove the folder {path.parent} and run again")
+
+    def close(self, remove: bool) -> None:
+        """End the run and remove the parts, or keep them for the next run."""
+        if remove:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.close()
+
+    def _known_plan(self) -> Any:
+        try:
+            return json.loads((self.folder / _PLAN).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
 
 
 def _plan(reader: BagReader, model: Path, options: AnnotateOptions) -> dict[str, Any]:

@@ -24,8 +24,6 @@ from spectradino_core.bags.sweep_run import NODE, run_sweep, sweep_runs
 from spectradino_core.files import read_text, written_atomically
 from spectradino_core.jobs import run_jobs
 
-__all__ = ["do_unit", "evaluate_bags", "find_bags"]
-
 log = logging.getLogger(__name__)
 
 _NUMBERED = re.compile(r"^(.*)_\d+\.(mcap|db3)(\.zstd)?$")
@@ -34,19 +32,16 @@ _NUMBERED = re.compile(r"^(.*)_\d+\.(mcap|db3)(\.zstd)?$")
 def find_bags(paths: Sequence[str | Path]) -> dict[str, Path]:
     """Find bags and give each a unique name for reports, in order of the names.
 
+    A name is the bag's own, preceded by as many parent folders as make it unique; with its suffix if two bags of one
+    folder differ in nothing else.
+
     Args:
         paths: bags, folders of bags, or text files (`.txt`) with one path per line, relative to the text file.
-
-    Returns:
-        Paths by name. A name is the bag's own, preceded by as many parent folders as make it unique; with its suffix if
-        two bags of one folder differ in nothing else.
 
     Raises:
         BagError: a path is none of these, or a bag is given twice.
     """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        found += _bags_at(path)
+    found = [bag for path in paths for bag in _bags_at(Path(path))]
     resolved = [path.resolve() for path in found]
     for path, real in zip(found, resolved):
         if resolved.count(real) > 1:
@@ -69,8 +64,7 @@ def evaluate_bags(
         bags: by name, see `find_bags`.
         options: what to evaluate.
         out: output folder.
-        jobs: number of parallel replays.
-        engine: "processes" or "ray".
+        jobs, engine: number of parallel replays, and "processes" or "ray".
         fresh: repeat finished work.
         report: called with a line as each replay ends; None: the log.
 
@@ -80,7 +74,6 @@ def evaluate_bags(
     Raises:
         BundleError, EngineError, ThermalError, ParameterError, RegistrationError: invalid model or parameters.
         BagError: a sweep is requested, and a bag has no ground truth.
-        OSError: the output folder is not writable.
     """
     report = report or log.info
     info = pipeline_of(options).info  # an invalid model fails here, once
@@ -109,15 +102,13 @@ def evaluate_bags(
     done = sum(map(len, units.values())) - len(todo)
     if done and not errors:
         report(f"{done} of {done + len(todo)} replays are finished already (--overwrite repeats them)")
-    names = {job: unit.name for job, (unit, _) in todo.items()}
     failed = run_jobs(
         do_unit, todo, jobs, engine, lambda job, error: report(f"{job}: {'done' if error is None else error}")
     )
     for job, why in failed.items():
-        name = names[job]
-        run = todo[job][0].run
-        text = _without_path(why, bags[name], name)
-        errors.setdefault(name, text if run == NODE else f"{run}: {text}")
+        unit = todo[job][0]
+        text = _without_path(why, unit.bag, unit.name)
+        errors.setdefault(unit.name, text if unit.run == NODE else f"{unit.run}: {text}")
     evidence = [BagEvidence(name, units[name][0].folder) for name in bags if name not in errors]
     found = result(evidence, errors, info, options, alone=len(bags) == 1)
     files = {"result.json": json_bytes(found)}
@@ -158,7 +149,7 @@ def do_unit(work: tuple[Unit, str]) -> None:
 
 def _names(paths: Sequence[Path]) -> list[str]:
     names: list[str] = []
-    for last in (_stem, lambda path: path.name):
+    for last in (lambda path: DATA_FILE.sub("", path.name), lambda path: path.name):
         for depth in range(1, 1 + max((len(path.parts) for path in paths), default=1)):
             names = ["/".join((*path.parts[-depth:-1], last(path))) for path in paths]
             if len(set(names)) == len(names):
@@ -203,10 +194,6 @@ def _is_bag(folder: Path) -> bool:
     return (folder / "metadata.yaml").is_file() or any(DATA_FILE.search(p.name) for p in folder.iterdir())
 
 
-def _stem(path: Path) -> str:
-    return DATA_FILE.sub("", path.name)
-
-
 def _bag_digest(path: Path) -> list[Any]:
     files = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.is_file())
     wanted = [p for p in files if DATA_FILE.search(p.name) or p.name == "metadata.yaml" or p.name.endswith("-wal")]
@@ -220,15 +207,8 @@ def _labels_digest(name: str, options: Options) -> list[Any]:
     if not file.is_file():
         raise BagError(f"{file} does not exist: --labels takes a COCO JSON file, or a folder of them")
     # Reading the masks would take long; sizes and times suffice.
-    return [file_digest(file), [_state(file.parent / mask) for mask in mask_files(file)]]
-
-
-def _state(path: Path) -> list[int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return []
-    return [found.st_size, found.st_mtime_ns]
+    masks = [file.parent / mask for mask in mask_files(file)]
+    return [file_digest(file), [[m.stat().st_size, m.stat().st_mtime_ns] if m.exists() else [] for m in masks]]
 
 
 def _asked(unit: Unit) -> dict[str, Any]:

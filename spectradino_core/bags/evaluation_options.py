@@ -5,31 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from spectradino_core import __version__
-from spectradino_core.bags.scored_bag import LabelSource
+from spectradino_core.bags.ground_truth import MADE_BOXES, MADE_MASKS, GroundTruthError
+from spectradino_core.bags.replay import ReplayOptions
+from spectradino_core.bags.storage import StoredTopic
+from spectradino_core.bags.topics import DETECTIONS, IMAGE
 from spectradino_core.evaluation.detection import SCORE_FLOOR
 from spectradino_core.files import open_file
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.streams.detecting import open_pipeline
 from spectradino_core.streams.settings import Settings
-
-__all__ = [
-    "EVIDENCE_FORMAT",
-    "SWEEPS",
-    "Options",
-    "Sweep",
-    "Unit",
-    "file_digest",
-    "parse_sweeps",
-    "pipeline_of",
-    "work_key",
-]
 
 EVIDENCE_FORMAT = 3
 """Increased when files in a bag's folder change their meaning, so that older results do not count as finished."""
@@ -51,6 +42,60 @@ _ALIASES = {
 
 
 @dataclass(frozen=True)
+class LabelSource:
+    """Source of the ground truth: a file or topics of the bag.
+
+    By default the topics of `spectradino bag make` are used if the bag has them, else it is replayed without scores.
+
+    Attributes:
+        file: COCO JSON file, or a folder with one for each bag, see `file_for`.
+        topic, mask_topic: Detection2DArray and mask Image topic of the bag; "": none.
+        mask_classes: names of the mask values; empty: see `ground_truth`.
+        tolerance_ms: maximum stamp difference of a labelled frame and its RGB frame.
+    """
+
+    file: Path | None = None
+    topic: str | None = None
+    mask_topic: str | None = None
+    mask_classes: tuple[str, ...] = ()
+    tolerance_ms: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.file is not None and (self.topic or self.mask_topic):
+            raise GroundTruthError("labels come from a file or from topics of the bag: give only one of them")
+        if not 0 <= self.tolerance_ms <= 1000:
+            raise GroundTruthError(f"the stamp tolerance must lie in 0 to 1000 ms, got {self.tolerance_ms:g}")
+
+    def __bool__(self) -> bool:
+        return self.file is not None or bool(self.topic or self.mask_topic)
+
+    def file_for(self, name: str) -> Path | None:
+        """Return the labels of one bag: `NAME.json`, or `NAME.coco.json` as `spectradino bag make` writes it."""
+        if self.file is None or not self.file.is_dir():
+            return self.file
+        plain = name.rpartition("/")[2]
+        for stem in dict.fromkeys((plain, plain.removesuffix(".mcap").removesuffix(".db3"))):
+            for ending in (".json", ".coco.json"):
+                if (path := self.file / f"{stem}{ending}").is_file():
+                    return path
+        there = ", ".join(sorted(p.name for p in self.file.glob("*.json"))[:8]) or "no JSON files"
+        raise GroundTruthError(
+            f"{self.file} has neither {plain}.json nor {plain}.coco.json for the labels of bag {name}, only {there}"
+        )
+
+    def recorded_in(self, topics: Mapping[str, StoredTopic], has_masks: bool = True) -> LabelSource:
+        """Return the labels with the topics of `spectradino bag make` if none were given and the bag has them."""
+        if self.file is not None:
+            return self
+        # If a topic is given, no other is added: scoring given boxes does not imply scoring recorded masks.
+        boxes = self.topic is None and not self.mask_topic and _holds(topics, MADE_BOXES, DETECTIONS)
+        masks = self.topic is None and self.mask_topic is None and has_masks and _holds(topics, MADE_MASKS, IMAGE)
+        return replace(
+            self, topic=MADE_BOXES if boxes else self.topic, mask_topic=MADE_MASKS if masks else self.mask_topic
+        )
+
+
+@dataclass(frozen=True)
 class Sweep:
     """One swept quantity: a key of `SWEEPS` and its values in rising order, including 0 except for `ir_rate`."""
 
@@ -59,31 +104,21 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(ReplayOptions):
     """Options of an evaluation, the same for every bag.
 
     Attributes:
-        model: the model file.
-        settings: the node's parameters.
-        labels: source of the ground truth.
-        rgb_topic, ir_topic: see `BagReader`.
-        sweeps: quantities to sweep.
-        seed: selects the frames that a dropout sweep removes.
+        sweeps, seed: quantities to sweep, and what selects the frames that a dropout removes.
         worst_frames: number of worst frames kept as images, per bag.
         masks: write each mask as a PNG.
-        clock: arrival time of a frame, see `Replay`.
     """
 
-    model: Path
-    settings: Settings = field(default_factory=Settings)
+    model: Path = field(kw_only=True)
     labels: LabelSource = field(default_factory=LabelSource)
-    rgb_topic: str | None = None
-    ir_topic: str | None = None
     sweeps: tuple[Sweep, ...] = ()
     seed: int = 0
     worst_frames: int = 8
     masks: bool = False
-    clock: str = "received"
 
     def __post_init__(self) -> None:
         if not 0 <= self.worst_frames <= 100:
@@ -115,16 +150,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Unit:
-    """One replay of one bag, run by one process.
-
-    Attributes:
-        bag: the bag.
-        name: its name in reports.
-        folder: its output folder.
-        run: "node", or a run of a sweep.
-        options: options of the evaluation.
-        progress: whether to show a progress bar.
-    """
+    """One replay of one bag, run by one process: the node's, or a run of a sweep, into the bag's output folder."""
 
     bag: Path
     name: str
@@ -161,10 +187,8 @@ class Unit:
 def parse_sweeps(texts: Sequence[str]) -> tuple[Sweep, ...]:
     """Parse sweeps as given on the command line: "dropout=0,0.5,1", also several joined by commas.
 
-    `dropout` means `dropout_rgb` and `dropout_ir`. 0 (no degradation) is always added, except to `ir_rate`.
-
-    Raises:
-        ValueError: an unknown name, no values, or a value that is not a number or out of range.
+    0 (no degradation) is always added, except to `ir_rate`. Raises ValueError for an unknown name, no values, or a
+    value that is not a number or out of range.
     """
     found: dict[str, set[float]] = {}
     kinds: tuple[str, ...] = ()
@@ -195,16 +219,16 @@ def _value(text: str, kind: str, word: str) -> float:
 
 
 def pipeline_of(options: Options) -> Pipeline:
-    """Open the model with the node's parameters, once per process; reset for a new run.
-
-    Raises:
-        BundleError, EngineError, ThermalError: see `detecting.open_pipeline`.
-    """
+    """Open the model as `detecting.open_pipeline` does, once per process; reset for a new run."""
     state = options.model.stat() if options.model.is_file() else None
     found = _opened(options.model, state and (state.st_mtime_ns, state.st_size, state.st_ino), options.settings)
     found.reset()
     found.registration = None
     return found
+
+
+def _holds(topics: Mapping[str, StoredTopic], name: str, kind: str) -> bool:
+    return name in topics and topics[name].kind == kind and topics[name].count > 0
 
 
 @lru_cache(maxsize=1)
@@ -215,12 +239,7 @@ def _opened(model: Path, state: Any, settings: Settings) -> Pipeline:
 
 
 def file_digest(path: Path, kind: str = "file") -> str:
-    """Compute the SHA-256 of a file's content; `kind` describes the file in errors.
-
-    Raises:
-        FileError: the file cannot be read, or is a placeholder.
-        OSError: a read failed.
-    """
+    """Compute the SHA-256 of a file's content; raises `FileError` and OSError, naming the file by its kind."""
     digest = hashlib.sha256()
     with open_file(path, kind) as file:
         while block := file.read(1 << 20):

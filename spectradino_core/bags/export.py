@@ -21,20 +21,21 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
 from spectradino_core import __version__
 from spectradino_core.bags import BagError
-from spectradino_core.bags.reader import BagFrame, BagReader, describe_intake
-from spectradino_core.bags.replay import Replay, ReplayResult
+from spectradino_core.bags.ground_truth import in_seconds
+from spectradino_core.bags.reader import BagReader, describe_intake
+from spectradino_core.bags.replay import Replay, ReplayOptions, ReplayResult, SkippingEngine
 from spectradino_core.bags.selection import Selection, Selector, disagreement
-from spectradino_core.bags.skipping import SkippingEngine
+from spectradino_core.bags.writer import replace_folder
 from spectradino_core.calibration.registration import Registration
 from spectradino_core.files import write_error
 from spectradino_core.invalid_counts import InvalidCounts
@@ -48,8 +49,6 @@ from spectradino_core.streams.detecting import find, open_pipeline, pipeline_of
 from spectradino_core.streams.settings import Settings
 from spectradino_core.thermal import ThermalContract
 
-__all__ = ["FORMATS", "ExportOptions", "Exported", "export_frames"]
-
 log = logging.getLogger(__name__)
 
 FORMATS = ("coco", "yolo")
@@ -60,37 +59,28 @@ _OURS = {"rgb", "ir", "nir", "swir", "lwir", "labels", "labels.json", "data.yaml
 
 
 @dataclass(frozen=True)
-class ExportOptions:
+class ExportOptions(ReplayOptions):
     """Options of `export_frames`.
 
     Attributes:
-        settings: the node's parameters.
         selection: which frames.
         form: form of the labels, one of `FORMATS`.
         register: whether to warp IR images to the RGB image's pixels.
-        rgb_topic, ir_topic: see `BagReader`.
-        clock: see `Replay`.
         overwrite: whether to replace an earlier export.
     """
 
-    settings: Settings = field(default_factory=Settings)
     selection: Selection = field(default_factory=Selection)
     form: str = "coco"
     register: bool = False
-    rgb_topic: str | None = None
-    ir_topic: str | None = None
-    clock: str = "received"
     overwrite: bool = False
 
 
-@dataclass(frozen=True)
-class Exported:
+class Exported(NamedTuple):
     """Outcome of `export_frames`.
 
     Attributes:
         path: the folder.
-        frames: number of "pairs", "RGB only" and "IR only".
-        labels: number of labels by class.
+        frames, labels: number of "pairs", "RGB only" and "IR only", and of labels by class.
         skipped: number of results of the replay that were not exported, by reason in words.
         is_registered: whether IR images are in RGB pixels; None: no pair was exported, or no registration is known.
     """
@@ -109,14 +99,9 @@ def export_frames(
     options: ExportOptions | None = None,
     tick: Callable[[BagReader], object] = lambda reader: None,
 ) -> Exported:
-    """Export frames of a recording; the folder appears when it is complete.
+    """Export frames of a recording; the folder, also behind a symbolic link, appears when it is complete.
 
-    Args:
-        bag: the recording.
-        out: the folder to create; of a symbolic link, the folder that it leads to.
-        model: model file whose detections become labels; None: no labels.
-        options: what to export.
-        tick: called after each frame of either camera.
+    The detections of the model, if one is given, become labels. `tick` is called after each frame of either camera.
 
     Raises:
         BagError: the recording cannot be read, nothing is selected, `out` exists, or options contradict each other.
@@ -129,7 +114,7 @@ def export_frames(
     if model is None and options.selection.by == "disagreement":
         raise BagError("frames can be selected by disagreement only with a model (--model)")
     _check_out(out, options.overwrite)
-    with BagReader(bag, options.rgb_topic, options.ir_topic, decoding=options.settings.decoding) as reader:
+    with options.reader(bag) as reader:
         run = _Run(reader, model, options)
         # A fresh folder, so that what a killed run left behind is not taken over.
         scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
@@ -140,7 +125,7 @@ def export_frames(
         finally:
             if not (scratch / "old").exists():  # an export that could not be moved back
                 shutil.rmtree(scratch)
-    return Exported(out, *written)
+    return written._replace(path=out)
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
@@ -165,12 +150,7 @@ def _replace(out: Path, new: Path, aside: Path) -> None:
     if not out.exists() or not any(out.iterdir()):
         new.rename(out)
         return
-    out.rename(aside)
-    try:
-        new.rename(out)
-    except BaseException:
-        aside.rename(out)
-        raise
+    replace_folder(out, new, aside)
     try:
         shutil.rmtree(aside)
     except OSError as error:
@@ -204,17 +184,13 @@ class _Run:
         self._replay = Replay(pipeline, settings, options.clock)
         self._selector = Selector(options.selection, self._disagreement)
         self._skipped: Counter[str] = Counter()
-        self._failure = ""
         self._is_registered: bool | None = None
 
-    def write(
-        self, folder: Path, tick: Callable[[BagReader], object]
-    ) -> tuple[dict[str, int], dict[str, int], dict[str, int], bool | None]:
-        """Write the folder; return what `Exported` says about it."""
+    def write(self, folder: Path, tick: Callable[[BagReader], object]) -> Exported:
         entries: list[tuple[float, int, _Frame]] = []  # a heap, the smallest disagreement first
         limit, by_rank = self._options.selection.limit, self._options.selection.by == "disagreement"
         names: set[str] = set()
-        for result in self._results(tick):
+        for result in self._replay.run(self._reader, lambda: tick(self._reader)):
             if limit is not None and len(entries) >= limit and not by_rank:
                 break
             value = self._selector(result) if self._is_usable(result, names) else None
@@ -234,34 +210,19 @@ class _Run:
         skipped = dict(self._selector.skipped + self._skipped)
         if not frames:
             why = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "there are none"
-            failed = f"; a capture failed: {self._failure}" if self._failure else ""
-            intake = describe_intake(self._reader.messages_of.values(), self._replay.drops())
-            raise BagError(
-                f"{self._reader.path}: no frame is selected ({why}), so nothing is written: {intake}{failed}"
-            )
+            intake = describe_intake(self._reader.messages_of.values(), self._replay.drops(), self._replay.failures)
+            raise BagError(f"{self._reader.path}: no frame is selected ({why}), so nothing is written: {intake}")
         labels = Counter(name for frame in frames for name, _ in frame.objects)
         if self._has_labels:
             (_write_coco if self._options.form == "coco" else _write_yolo)(folder, frames, self._info, self._reader)
         (folder / _MARKER).write_text(f"spectradino {__version__}: bag export of {self._reader.path.name}\n", "utf-8")
         kinds = Counter(frame.kind for frame in frames)
-        return dict(kinds), dict(sorted(labels.items())), skipped, self._is_registered
-
-    def _results(self, tick: Callable[[BagReader], object]) -> Iterator[ReplayResult]:
-        if self._replay.registering.from_camera_info:
-            self._replay.take_camera_infos(self._reader)
-
-        def frames() -> Iterator[BagFrame]:
-            for frame in self._replay.frames_of(self._reader):
-                yield frame
-                tick(self._reader)
-
-        return self._replay.run(frames())
+        return Exported(folder, dict(kinds), dict(sorted(labels.items())), skipped, self._is_registered)
 
     def _is_usable(self, result: ReplayResult, names: set[str]) -> bool:
         """Whether a result has frames of its own; otherwise the reason is counted."""
         why = ""
         if result.percepts is None:
-            self._failure = self._failure or result.error
             why = "failed"
         elif result.rgb is None and self._reader.rgb_topic:
             why = "without an RGB frame"  # labels are of RGB frames
@@ -299,13 +260,13 @@ class _Run:
         name = _name_of(result.stamp_ns)
         images = {}
         if result.rgb is not None:
-            images["rgb"] = cv2.cvtColor(result.rgb.pixels, cv2.COLOR_RGB2BGR)
+            images[folder / "rgb" / f"{name}.png"] = cv2.cvtColor(result.rgb.pixels, cv2.COLOR_RGB2BGR)
         if result.ir is not None:
-            images[self._band] = self._infrared(result)
-        for camera, pixels in images.items():
-            (folder / camera).mkdir(parents=True, exist_ok=True)
-            _write_png(folder / camera / f"{name}.png", pixels)
-        height, width = images[next(iter(images))].shape[:2]
+            images[folder / self._band / f"{name}.png"] = self._infrared(result)
+        for path, pixels in images.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_png(path, pixels)
+        height, width = next(iter(images.values())).shape[:2]
         objects = []
         if self._has_labels:
             found = self._found(result)
@@ -313,9 +274,8 @@ class _Run:
                 (self._info.box_classes[int(label)], (*(float(v) for v in box), float(score)))
                 for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True)
             ]
-        kind = "pairs" if len(images) == 2 else "RGB only" if "rgb" in images else "IR only"
-        paths = tuple(folder / camera / f"{name}.png" for camera in images)
-        return _Frame(result.stamp_ns, name, kind, paths, (width, height), objects)
+        kind = "pairs" if len(images) == 2 else "RGB only" if result.rgb is not None else "IR only"
+        return _Frame(result.stamp_ns, name, kind, tuple(images), (width, height), objects)
 
     def _infrared(self, result: ReplayResult) -> np.ndarray:
         """Return the counts of a result's IR frame, in RGB pixels where requested."""
@@ -336,10 +296,8 @@ class _Run:
         return _in_colour_pixels(counts, valid, registration, result.rgb.size or (0, 0))
 
 
-@dataclass(frozen=True)
-class _Frame:
-    """An exported frame: stamp, name, cameras in words, files, size of the labelled image (width, height), and objects
-    as (class, (x1, y1, x2, y2, score))."""
+class _Frame(NamedTuple):
+    """An exported frame, with the size (width, height) of the labelled image and (class, (x1, y1, x2, y2, score))."""
 
     stamp_ns: int
     name: str
@@ -357,14 +315,7 @@ class _Frame:
 def _in_colour_pixels(
     counts: np.ndarray, valid: np.ndarray | None, registration: Registration, size: tuple[int, int]
 ) -> np.ndarray:
-    """Warp counts to the RGB image's pixels; 0 where they are invalid, or the IR camera does not see.
-
-    Args:
-        counts: uint8 or uint16 [h', w'].
-        valid: uint8 [h', w'], 255 for valid pixels, else 0; None: all.
-        registration: IR-to-RGB mapping.
-        size: (width, height) of the RGB image.
-    """
+    """Warp counts [h', w'] to the RGB image's pixels; 0 where `valid` is 0, or the IR camera does not see."""
     matrix = registration.for_sizes((int(counts.shape[1]), int(counts.shape[0])), size)
     seen = np.full(counts.shape, 255, np.uint8) if valid is None else valid
     seen = cv2.warpPerspective(seen, matrix, size, flags=cv2.INTER_NEAREST)
@@ -375,7 +326,7 @@ def _in_colour_pixels(
 
 
 def _name_of(stamp_ns: int) -> str:
-    return f"{stamp_ns // 1_000_000_000}_{stamp_ns % 1_000_000_000:09d}"
+    return in_seconds(stamp_ns).replace(".", "_")
 
 
 def _no_model(settings: Settings) -> ModelInfo:

@@ -35,8 +35,6 @@ from spectradino_core.data.labels.files import inside, is_roboflow, plain_stem
 from spectradino_core.data.labels.masks import read_mask
 from spectradino_core.runtime.bundle import ModelInfo
 
-__all__ = ["mask_files", "read_coco", "stamp_of_image"]
-
 _SECONDS = re.compile(r"(\d{1,12})\.(\d{1,12})")
 _DASHED = re.compile(r"(\d{9,12})-(\d{1,12})")
 _UNDERLINED = re.compile(r"(\d{1,12})_(\d{9})")
@@ -45,11 +43,7 @@ _SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pgm", 
 
 
 def read_coco(path: str | Path, info: ModelInfo) -> GroundTruth:
-    """Read the labelled frames of a COCO file.
-
-    Args:
-        path: the file.
-        info: the model, whose classes the names are matched to.
+    """Read the labelled frames of a COCO file; names are matched to the model's classes.
 
     Raises:
         GroundTruthError: the file is missing or not COCO JSON, an image has no stamp, or an annotation no image,
@@ -108,11 +102,7 @@ def _checked_stamp(image: Mapping[str, Any], source: Path) -> int:
 
 
 def stamp_of_image(image: Mapping[str, Any], source: str | Path) -> int:
-    """Return the stamp of an image entry in nanoseconds, see the module docstring.
-
-    Raises:
-        GroundTruthError: there is none; the message lists the accepted forms.
-    """
+    """Return the stamp of an image entry in nanoseconds, see the module docstring; raises `GroundTruthError`."""
     if (whole := _whole(image.get("stamp_ns"))) is not None:
         return whole
     stamp = image.get("stamp")

@@ -13,19 +13,17 @@ from spectradino_core.evaluation.spread import rounded
 from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.streams.feed import FeedEvent
 
-__all__ = ["joined_health", "mode_seconds", "pairing_figures", "percentiles", "stream_figures"]
-
 _MS = 1e6
 _PERCENTILES = (5, 50, 95, 99)
 
 
-def percentiles(values: np.ndarray, digits: int = 3) -> dict[str, float | int] | None:
+def percentiles(values: np.ndarray) -> dict[str, float | int] | None:
     """Return n, mean, min, p5, p50, p95, p99, max; None without values."""
     if not len(values):
         return None
     figures = {"mean": values.mean(), "min": values.min(), "max": values.max()}
     figures |= dict(zip((f"p{p}" for p in _PERCENTILES), np.percentile(values, _PERCENTILES)))
-    return {"n": len(values)} | {name: round(float(value), digits) + 0.0 for name, value in figures.items()}
+    return {"n": len(values)} | {name: round(float(value), 3) + 0.0 for name, value in figures.items()}
 
 
 def stream_figures(stamps_ns: np.ndarray) -> dict[str, Any]:
@@ -42,12 +40,7 @@ def stream_figures(stamps_ns: np.ndarray) -> dict[str, Any]:
 
 
 def pairing_figures(results: Sequence[Arrays]) -> dict[str, Any]:
-    """Summarise the results of one or several bags: counts by mode, pairing errors and waits [ms].
-
-    Args:
-        results: per bag error_ns int64 [K] (`NO_ERROR` with one camera), ir_ns int64 [K] (`NO_ERROR` without IR frame),
-            mode int8 [K], wait_ns int64 [K] and failed bool [K].
-    """
+    """Summarise the `answers` arrays of one or several bags: counts by mode, pairing errors and waits [ms]."""
     error_ns, mode, wait_ns, failed = (
         np.concatenate([part[key] for part in results]) if results else np.empty(0, np.int64)
         for key in ("error_ns", "mode", "wait_ns", "failed")

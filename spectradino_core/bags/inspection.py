@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,8 +12,6 @@ from spectradino_core.streams.clocks import APART_NS, Clocks, is_uptime
 from spectradino_core.streams.compressed import encoding_of
 from spectradino_core.streams.decode import DecodeError
 from spectradino_core.streams.queues import Stream
-
-__all__ = ["BagInfo", "CameraStatistics", "Offset", "inspect"]
 
 _GAP_PERIODS = 2.5
 _LOOKED_AT = 100
@@ -27,18 +24,13 @@ class CameraStatistics:
 
     Attributes:
         topic, kind, chosen: topic, message type, and reason for the choice.
-        messages: number of messages.
-        frames: number of images with a readable header.
+        messages, frames: number of messages, and of images with a readable header.
         looked_at: number of decoded images: all until one can be decoded, and up to a hundred spread over the bag.
-        refused: number of unreadable messages by cause; image bodies only among the decoded.
-        examples: the first error of each cause.
-        size: (width, height) of the first readable image; None: there is none.
-        encoding: of the first readable image, or its compressed format.
-        rate_hz: inverse of the median period.
-        period_ms, jitter_ms: median period, and 95th percentile of the deviation from it.
-        gaps: number of gaps (more than 2.5 periods without a frame).
+        refused, examples: number of unreadable messages by cause (image bodies only among the decoded), first errors.
+        size, encoding: of the first readable image (or its compressed format); size None: there is none.
+        rate_hz, period_ms, jitter_ms: by the median period, and 95th percentile of the deviation from it.
+        gaps, lost: number of gaps (more than 2.5 periods without a frame), and estimated number of missing frames.
         longest_gap_ms, longest_gap_at_s: longest time between frames, and its start since the bag's first frame.
-        lost: estimated number of missing frames.
         duplicates, backward, zero: number of stamps equal to the previous one, behind it, or not set.
         latency_ms: median time from stamp to recording; large or negative if clocks differ.
         recorded_s: time from first to last recording.
@@ -112,11 +104,7 @@ class BagInfo:
 
 
 def inspect(reader: BagReader) -> BagInfo:
-    """Read the stamps of both cameras, and some images of each.
-
-    Args:
-        reader: an open bag; without cameras only topics are returned.
-    """
+    """Read the stamps of both cameras, and some images of each; without cameras only topics are returned."""
     looks = {stream: _CameraScan(reader, stream) for stream in Stream if reader.topic_of(stream)}
     for frame in reader.frames(in_stamp_order=False) if looks else ():
         looks[frame.stream].add(frame)
@@ -169,7 +157,7 @@ class _CameraScan:
             encoding = encoding_of(frame.message)
             pixels = frame.decode().pixels
         except DecodeError as error:
-            frame.refuse(error)
+            frame.camera.refuse(error)
             return
         if self._size is None:
             self._size, self._encoding = (int(pixels.shape[1]), int(pixels.shape[0])), encoding
@@ -215,57 +203,57 @@ class _CameraScan:
         )
 
 
+def nearest(ordered: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return which of some sorted stamps is nearest to each wanted one; of two as near, the earlier."""
+    right = np.clip(np.searchsorted(ordered, wanted), 0, len(ordered) - 1)
+    left = np.maximum(right - 1, 0)
+    is_left = np.abs(ordered[left] - wanted) <= np.abs(ordered[right] - wanted)
+    return np.where(is_left, ordered[left], ordered[right])
+
+
 def _offset(rgb: np.ndarray, ir: np.ndarray) -> Offset:
     begin, end = max(rgb.min(), ir.min()), min(rgb.max(), ir.max())
     slow, fast, sign = (ir, rgb, 1) if ir.size <= rgb.size else (rgb, ir, -1)
-    ordered = np.sort(fast).tolist()
-    distances = []
     together = slow[(slow >= begin) & (slow <= end)]
-    for at in (together if together.size else slow).tolist():
-        place = bisect_left(ordered, at)
-        near = min(ordered[max(0, place - 1) : place + 1], key=lambda other: abs(other - at))
-        distances.append(sign * (at - near))
+    compared = together if together.size else slow
+    distances = sign * (compared - nearest(np.sort(fast), compared))
     apart = max(0, int(begin - end))
-    low, middle, high = np.percentile(np.array(distances) / _MS, (5, 50, 95))
+    low, middle, high = np.percentile(distances / _MS, (5, 50, 95))
     return Offset(float(middle), float(high - low), max(0.0, float(end - begin) / 1e9), apart / _MS)
 
 
 def _warnings(name: str, camera: CameraStatistics) -> list[str]:
     found = []
     if camera.is_unreadable and camera.messages:
-        found.append(f"{name}: none of its {camera.messages} messages can be read: {_causes(camera)}")
+        found.append(f"none of its {camera.messages} messages can be read: {_causes(camera)}")
     elif camera.is_unreadable:
-        found.append(f"{name}: its messages are lost: the bag lists {camera.topic} but has no readable message of it")
+        found.append(f"its messages are lost: the bag lists {camera.topic} but has no readable message of it")
     elif camera.refused:
-        found.append(f"{name}: messages that cannot be read: {_causes(camera)}")
+        found.append(f"messages that cannot be read: {_causes(camera)}")
     if camera.zero:
-        found.append(
-            f"{name}: {camera.zero} images without a stamp: the driver must set header.stamp, or they are not paired"
-        )
+        found.append(f"{camera.zero} images without a stamp: the driver must set header.stamp, or they are not paired")
     if camera.backward:
-        found.append(
-            f"{name}: {camera.backward} stamps lie behind the previous one (a clock was set, or two recordings)"
-        )
+        found.append(f"{camera.backward} stamps lie behind the previous one (a clock was set, or two recordings)")
     if camera.duplicates:
-        found.append(f"{name}: {camera.duplicates} duplicate stamps: the driver repeats frames, or rounds stamps")
+        found.append(f"{camera.duplicates} duplicate stamps: the driver repeats frames, or rounds stamps")
     if camera.gaps:
         found.append(
-            f"{name}: frames are missing in {camera.gaps} places, about {camera.lost} in total; the longest gap is "
+            f"frames are missing in {camera.gaps} places, about {camera.lost} in total; the longest gap is "
             f"{camera.longest_gap_ms:.0f} ms at {camera.longest_gap_at_s:.1f} s"
         )
     if camera.recorded_s < 0.5 * (camera.end_s - camera.begin_s):
         found.append(
-            f"{name}: recorded within {camera.recorded_s:.1f} s, stamped over {camera.end_s - camera.begin_s:.1f} s: "
+            f"recorded within {camera.recorded_s:.1f} s, stamped over {camera.end_s - camera.begin_s:.1f} s: "
             "recording times are meaningless, so replay it by its stamps (--clock stamp)"
         )
     if camera.latency_ms * _MS > APART_NS and camera.uptime_s is not None:
         found.append(
-            f"{name}: stamps count from the camera's start ({camera.uptime_s:.0f} s), not from 1970: latencies are "
+            f"stamps count from the camera's start ({camera.uptime_s:.0f} s), not from 1970: latencies are "
             "meaningless; let the driver stamp with the system clock"
         )
     elif abs(camera.latency_ms) > 10_000 and camera.zero < camera.frames:
-        found.append(f"{name}: stamps are {camera.latency_ms / 1e3:+.1f} s off the recorder's clock")
-    return found
+        found.append(f"stamps are {camera.latency_ms / 1e3:+.1f} s off the recorder's clock")
+    return [f"{name}: {text}" for text in found]
 
 
 def _causes(camera: CameraStatistics) -> str:

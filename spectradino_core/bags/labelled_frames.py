@@ -9,7 +9,7 @@ Letters: F labelled frames, K detections, N true boxes, C mask classes, h x w th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,6 @@ from spectradino_core.bags.ground_truth import GroundTruth, GroundTruthError, in
 from spectradino_core.evaluation.segmentation import UNLABELLED, ConfusionMatrix
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
-
-__all__ = ["MODES", "NO_ERROR", "Arrays", "LabelledFrames", "stored", "truth_arrays"]
 
 NO_ERROR = np.iinfo(np.int64).min
 """Missing value in arrays of pairing errors and stamps."""
@@ -29,29 +27,34 @@ MODES = (Mode.FUSED, Mode.RGB_ONLY, Mode.IR_ONLY)
 Arrays = Mapping[str, np.ndarray]
 
 
+class _Kept(NamedTuple):
+    """Result at one labelled frame; `pixels` are those it added to the counts, while a nearer result may replace it."""
+
+    gap_ns: int
+    mode: int
+    error_ns: int
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    pixels: np.ndarray | None = None
+
+
+_NOTHING = _Kept(0, -1, NO_ERROR, np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int16))
+
+
 class LabelledFrames:
     """Results at labelled frames: `add` the results of a replay in order, then call `arrays`.
 
-    Attributes:
-        repeated: results at a frame that had one already, as when a recording is played twice in one bag.
-        without_truth: results without a labelled frame.
+    Counts results at a frame that had one already, as when a recording is played twice in one bag (`repeated`), and
+    those without a labelled frame (`without_truth`).
     """
 
     def __init__(self, truth: GroundTruth, places: range, info: ModelInfo) -> None:
-        """
-        Args:
-            truth: ground truth of the bag.
-            places: indices of the labelled frames that count.
-            info: the model's classes.
-        """
+        """Only the labelled frames with indices in `places` count."""
         self._truth, self._places = truth, places
         self._classes = info.mask_classes
         self.repeated = self.without_truth = 0
-        self._found: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-        self._mode: dict[int, int] = {}
-        self._gap: dict[int, int] = {}
-        self._error_ns: dict[int, int] = {}
-        self._counts: dict[int, np.ndarray] = {}
+        self._kept: dict[int, _Kept] = {}
         columns = len(self._classes) + 1
         self._confusion = np.zeros((len(MODES) + 1, max(0, columns - 1), columns), np.int64)
         self._finished = False
@@ -59,13 +62,7 @@ class LabelledFrames:
     def add(
         self, stamp_ns: int, percepts: PerceptionResult, tolerance_ns: int, error_ns: int | None = None
     ) -> int | None:
-        """Record a result.
-
-        Args:
-            stamp_ns: time of the result by the RGB camera's clock.
-            percepts: the result, in pixels of the RGB image.
-            tolerance_ns: maximum distance of the labelled frame.
-            error_ns: IR time minus RGB time of a pair.
+        """Record a result with the time and pixels of the RGB camera; `error_ns`: IR time minus RGB time of a pair.
 
         Returns:
             The labelled frame's index; None if none is within the tolerance, or another result is nearer.
@@ -78,7 +75,8 @@ class LabelledFrames:
             self.without_truth += 1
             return None
         gap, place = near
-        if place in self._gap and self._gap[place] <= gap:
+        before = self._kept.get(place)
+        if before is not None and before.gap_ns <= gap:
             self.repeated += 1
             return None
         frame = self._truth.frames[place]
@@ -88,17 +86,21 @@ class LabelledFrames:
                 f"{frame.size[1]}, but the bag's are {percepts.size[0]}x{percepts.size[1]}: scale the labels, or label "
                 "the recorded images"
             )
+        if before is not None:  # as with several IR-only results around one labelled frame
+            self.repeated += 1
+            if before.pixels is not None:
+                self._confusion[before.mode] -= before.pixels
         mode = MODES.index(percepts.mode)
-        self._remove(place)
-        if self._classes and frame.mask is not None:
-            self._count(place, mode, frame.mask(), percepts.mask, replaceable=gap > 0)
-        self._found[place] = (
+        pixels = self._count(place, mode, percepts.mask)
+        self._kept[place] = _Kept(
+            gap,
+            mode,
+            NO_ERROR if error_ns is None else error_ns,
             percepts.boxes.astype(np.float32),
             percepts.scores.astype(np.float32),
             percepts.labels.astype(np.int16),
+            pixels if gap else None,
         )
-        self._mode[place], self._gap[place] = mode, gap
-        self._error_ns[place] = NO_ERROR if error_ns is None else error_ns
         return place
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -109,32 +111,27 @@ class LabelledFrames:
             float32 [K], labels int16 [K], and confusion int64 [4, C, C + 1]: pixels by mode (the last: no result), true
             and predicted class.
         """
-        if not self._finished and self._classes:
-            for place in self._places:
-                mask = self._truth.frames[place].mask
-                if mask is not None and place not in self._mode:
-                    self._count(place, len(MODES), mask(), None, replaceable=False)
+        for place in () if self._finished else self._places:
+            if place not in self._kept:
+                self._count(place, len(MODES), None)
         self._finished = True
-        nothing = (np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int16))
-        rows = [self._found.get(place, nothing) for place in self._places]
+        rows = [self._kept.get(place, _NOTHING) for place in self._places]
         return {
-            "mode": np.array([self._mode.get(place, -1) for place in self._places], np.int8),
-            "error_ns": np.array([self._error_ns.get(place, NO_ERROR) for place in self._places], np.int64),
-            "count": np.array([len(row[0]) for row in rows], np.int32),
-            "boxes": np.concatenate([nothing[0], *(row[0] for row in rows)]),
-            "scores": np.concatenate([nothing[1], *(row[1] for row in rows)]),
-            "labels": np.concatenate([nothing[2], *(row[2] for row in rows)]),
+            "mode": np.array([row.mode for row in rows], np.int8),
+            "error_ns": np.array([row.error_ns for row in rows], np.int64),
+            "count": np.array([len(row.boxes) for row in rows], np.int32),
+            "boxes": np.concatenate([_NOTHING.boxes, *(row.boxes for row in rows)]),
+            "scores": np.concatenate([_NOTHING.scores, *(row.scores for row in rows)]),
+            "labels": np.concatenate([_NOTHING.labels, *(row.labels for row in rows)]),
             "confusion": self._confusion,
         }
 
-    def _remove(self, place: int) -> None:
-        """Remove a result that a nearer one replaces, as with several IR-only results around one labelled frame."""
-        before = self._counts.pop(place, None)
-        if before is not None:
-            self._confusion[self._mode[place]] -= before
-        self.repeated += place in self._mode
-
-    def _count(self, place: int, mode: int, truth: np.ndarray, found: np.ndarray | None, replaceable: bool) -> None:
+    def _count(self, place: int, mode: int, found: np.ndarray | None) -> np.ndarray | None:
+        """Add the pixels of a labelled mask to the counts and return them; None: there is no such mask."""
+        mask = self._truth.frames[place].mask
+        if mask is None or not self._classes:
+            return None
+        truth = mask()
         if found is None:
             found = np.full(truth.shape, UNLABELLED, np.uint8)
         if found.shape != truth.shape:
@@ -146,8 +143,7 @@ class LabelledFrames:
         matrix = ConfusionMatrix(self._classes)
         matrix.add(found, truth)
         self._confusion[mode] += matrix.counts
-        if replaceable:
-            self._counts[place] = matrix.counts
+        return matrix.counts
 
 
 def truth_arrays(truth: GroundTruth, places: Sequence[int], in_bag: Sequence[bool]) -> dict[str, np.ndarray]:
@@ -158,18 +154,16 @@ def truth_arrays(truth: GroundTruth, places: Sequence[int], in_bag: Sequence[boo
         that stamp was recorded), count int32 [F], boxes float64 [N, 4], labels int16 [N], crowd bool [N].
     """
     frames = [truth.frames[place] for place in places]
-    with_boxes = [f for f in frames if f.boxes is not None]
+    true = [boxes for frame in frames if (boxes := frame.true_boxes) is not None]
     return {
         "stamp_ns": np.array([f.stamp_ns for f in frames], np.int64),
         "labelled": np.array([f.boxes is not None for f in frames], bool),
         "masked": np.array([f.mask is not None for f in frames], bool),
         "in_bag": np.array(in_bag, bool),
         "count": np.array([0 if f.boxes is None else len(f.boxes) for f in frames], np.int32),
-        "boxes": np.concatenate([np.empty((0, 4)), *(f.boxes for f in with_boxes if f.boxes is not None)]),
-        "labels": np.concatenate(
-            [np.empty(0, np.int16), *(f.labels.astype(np.int16) for f in with_boxes if f.labels is not None)]
-        ),
-        "crowd": np.concatenate([np.empty(0, bool), *(f.crowd for f in with_boxes if f.crowd is not None)]),
+        "boxes": np.concatenate([np.empty((0, 4)), *(boxes for boxes, _, _ in true)]),
+        "labels": np.concatenate([np.empty(0, np.int16), *(labels.astype(np.int16) for _, labels, _ in true)]),
+        "crowd": np.concatenate([np.empty(0, bool), *(crowd for _, _, crowd in true)]),
     }
 
 

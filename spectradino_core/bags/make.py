@@ -15,13 +15,13 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from spectradino_core import __version__
 from spectradino_core.bags import BagError
-from spectradino_core.bags.ground_truth_topics import IGNORED, MADE_BOXES, MADE_MASKS
+from spectradino_core.bags.ground_truth import IGNORED, MADE_BOXES, MADE_MASKS, in_seconds
 from spectradino_core.bags.messages import (
     compressed_message,
     detection_array,
@@ -30,21 +30,21 @@ from spectradino_core.bags.messages import (
     label_message,
 )
 from spectradino_core.bags.sources import CameraView, ViewSource
+from spectradino_core.bags.topics import COMPRESSED, DETECTIONS, IMAGE, LABEL_INFO
 from spectradino_core.bags.writer import BagWriter
 from spectradino_core.calibration.registration import Registration
 from spectradino_core.files import written_atomically
 from spectradino_core.streams.calibration_file import Calibration, save_calibration
 from spectradino_core.streams.queues import Stream
 from spectradino_core.streams.result_fields import DetectionFields
-
-__all__ = ["FORMS", "CameraSchedule", "Made", "MakeOptions", "beside", "exposures", "make_bag"]
+from spectradino_core.streams.topics import IMAGES
 
 FORMS = ("raw", "png", "jpeg")
 START_NS = 1_700_000_000_000_000_000
-"""Default start time of a recording."""
+"""Start time of a recording by the clocks of the recorder and the RGB camera."""
 
-_IMAGE, _COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
-_DETECTIONS, _LABELS = "vision_msgs/msg/Detection2DArray", "vision_msgs/msg/LabelInfo"
+_LABEL_TOPICS = "/ground_truth/label_info", "/ground_truth/segmentation/label_info"
+"""Names of the classes of boxes and masks."""
 _MS = 1_000_000
 _S = 1_000_000_000
 
@@ -88,16 +88,9 @@ class CameraSchedule:
 
 
 def exposures(stream: Stream, schedule: CameraSchedule, duration_s: float, seed: int) -> list[int]:
-    """Exposure times of a camera's recorded frames, in nanoseconds from the start.
+    """Return the exposure times of a camera's recorded frames, in nanoseconds from the start; raises BagError for none.
 
-    Args:
-        stream: which camera; each has its own jitter and losses.
-        schedule: its schedule.
-        duration_s: length of the recording, > 0.
-        seed: of jitter and losses.
-
-    Raises:
-        BagError: no frame is left.
+    Each camera has its own jitter and losses, by the seed.
     """
     if not duration_s > 0:
         raise BagError(f"a recording must be longer than 0 s, got {duration_s:g}")
@@ -128,10 +121,7 @@ class MakeOptions:
         duration_s: length of the recording.
         seed: of jitter and losses.
         rgb_form, ir_form: one of `FORMS`; png and jpeg are written as CompressedImage to `<topic>/compressed`.
-        quality: JPEG quality.
-        rgb_topic, ir_topic: image topics.
         truth: whether to write ground truth, as topics and as files.
-        start_ns: start time by the clocks of the recorder and the RGB camera.
     """
 
     rgb: CameraSchedule = field(default_factory=lambda: CameraSchedule(30.0))
@@ -140,32 +130,21 @@ class MakeOptions:
     seed: int = 0
     rgb_form: str = "raw"
     ir_form: str = "raw"
-    quality: int = 90
-    rgb_topic: str = "/rgb/image_raw"
-    ir_topic: str = "/ir/image_raw"
     truth: bool = True
-    start_ns: int = START_NS
 
     def __post_init__(self) -> None:
         for form in (self.rgb_form, self.ir_form):
             if form not in FORMS:
                 raise BagError(f"the image format must be one of {', '.join(FORMS)}, got {form!r}")
-        if not 1 <= self.quality <= 100:
-            raise BagError(f"the JPEG quality must lie in 1 to 100, got {self.quality}")
-        if self.rgb_topic == self.ir_topic:
-            raise BagError(f"both cameras have the topic {self.rgb_topic}: give two topics")
 
     def of(self, stream: Stream) -> tuple[CameraSchedule, str, str]:
         """Return schedule, image format and full topic of a camera."""
-        if stream is Stream.RGB:
-            schedule, form, topic = self.rgb, self.rgb_form, self.rgb_topic
-        else:
-            schedule, form, topic = self.ir, self.ir_form, self.ir_topic
+        schedule, form = (self.rgb, self.rgb_form) if stream is Stream.RGB else (self.ir, self.ir_form)
+        topic = f"/{IMAGES[stream.value]}"
         return schedule, form, topic if form == "raw" else f"{topic}/compressed"
 
 
-@dataclass(frozen=True)
-class Made:
+class Made(NamedTuple):
     """Outcome of `make_bag`: the bag, the files beside it (None: not written), and frames by camera."""
 
     bag: Path
@@ -191,16 +170,10 @@ def make_bag(
 ) -> Made:
     """Record a source with two simulated cameras. The same arguments give the same bytes.
 
-    Args:
-        source: provides the images.
-        path: the bag, see `BagWriter`; the files beside it are written after it.
-        options: schedules and formats of the cameras.
-        storage, compression, overwrite: see `BagWriter`.
-        tick: called after each frame.
+    The files beside the bag are written after it; path, storage, compression, overwrite: see `BagWriter`.
 
     Raises:
-        BagError: the options contradict each other, or leave a camera without frames; the bag or a file beside it
-            exists.
+        BagError: the options contradict each other, or leave no frames; the bag or a file beside it exists.
         OSError: writing failed.
     """
     options = options or MakeOptions()
@@ -214,25 +187,25 @@ def make_bag(
         _declare(writer, source, options)
         shots = [_shots(source, stream, moments[stream], options) for stream in Stream]
         if truth is not None:
-            truth.begin(writer, options.start_ns)
+            truth.begin(writer, START_NS)
         for received_ns, stream, stamp_ns, view in heapq.merge(*shots, key=lambda shot: (shot[0], shot[1].value)):
             _, form, topic = options.of(stream)
             head = header(stamp_ns, f"{stream.value}_camera")
             if form == "raw":
                 message = image_message(view.pixels, head)
             else:
-                message = compressed_message(view.pixels, head, form, options.quality)
+                message = compressed_message(view.pixels, head, form)
             writer.write(topic, message, received_ns)
             if truth is not None and stream is Stream.RGB:
                 truth.add(writer, view, head, stamp_ns, received_ns)
             tick()
     labels = calibration = None
-    if options.truth and not source.classes:
-        beside(path, ".coco.json").unlink(missing_ok=True)  # of the replaced bag
     if truth is not None and source.classes:
         labels = beside(path, ".coco.json")
         with written_atomically(labels) as scratch:
             scratch.write_text(json.dumps(truth.coco(), indent=1) + "\n", encoding="utf-8")
+    elif truth is not None:
+        beside(path, ".coco.json").unlink(missing_ok=True)  # of the replaced bag
     if options.truth and source.registration is not None:
         calibration = beside(path, ".calibration.yaml")
         with written_atomically(calibration) as scratch:
@@ -243,14 +216,13 @@ def make_bag(
 def _declare(writer: BagWriter, source: ViewSource, options: MakeOptions) -> None:
     for stream in Stream:
         _, form, topic = options.of(stream)
-        writer.add(topic, _IMAGE if form == "raw" else _COMPRESSED)
+        writer.add(topic, IMAGE if form == "raw" else COMPRESSED)
     if options.truth:
-        if source.classes:
-            writer.add(MADE_BOXES, _DETECTIONS)
-            writer.add("/ground_truth/label_info", _LABELS, latched=True)
-        if source.mask_classes:
-            writer.add(MADE_MASKS, _IMAGE)
-            writer.add("/ground_truth/segmentation/label_info", _LABELS, latched=True)
+        parts = ((MADE_BOXES, DETECTIONS, source.classes), (MADE_MASKS, IMAGE, source.mask_classes))
+        for (topic, kind, classes), labels in zip(parts, _LABEL_TOPICS):
+            if classes:
+                writer.add(topic, kind)
+                writer.add(labels, LABEL_INFO, latched=True)
 
 
 def _shots(
@@ -260,7 +232,7 @@ def _shots(
     schedule = options.of(stream)[0]
     offset_ns, latency_ns = round(schedule.offset_ms * _MS), round(schedule.latency_ms * _MS)
     for moment, view in zip(moments, source.views(stream, moments), strict=True):
-        taken_ns = options.start_ns + moment
+        taken_ns = START_NS + moment
         yield taken_ns + latency_ns, stream, taken_ns + offset_ns, view
 
 
@@ -285,11 +257,9 @@ class _Truth:
     def begin(self, writer: BagWriter, time_ns: int) -> None:
         """Write the class names."""
         head = header(time_ns, "")
-        if self._source.classes:
-            writer.write("/ground_truth/label_info", label_message(self._source.classes, head, 0.0), time_ns)
-        if self._source.mask_classes:
-            names = label_message(self._source.mask_classes, head, 0.0)
-            writer.write("/ground_truth/segmentation/label_info", names, time_ns)
+        for topic, classes in zip(_LABEL_TOPICS, (self._source.classes, self._source.mask_classes)):
+            if classes:
+                writer.write(topic, label_message(classes, head, 0.0), time_ns)
 
     def add(self, writer: BagWriter, view: CameraView, head: Any, stamp_ns: int, time_ns: int) -> None:
         """Write the ground truth of one RGB frame, as far as it is labelled."""
@@ -297,26 +267,23 @@ class _Truth:
             writer.write(MADE_MASKS, image_message(view.mask, head), time_ns)
         if view.boxes is None or view.labels is None:
             return
-        corners, labels = view.boxes.astype(float).tolist(), view.labels.tolist()
-        tracks, crowd = list(view.tracks), [0] * len(corners)
-        seen = [1.0] * len(corners) if view.visible is None else view.visible.tolist()
+        seen = np.ones(len(view.boxes)) if view.visible is None else view.visible
+        boxes = [*zip(view.boxes.astype(float).tolist(), view.labels.tolist(), view.tracks, seen.tolist(), strict=True)]
+        whole = len(boxes)
         if view.ignored is not None and view.ignored_labels is not None:
-            ignored = view.ignored.astype(float).tolist()
-            corners, labels = corners + ignored, labels + view.ignored_labels.tolist()
-            tracks, crowd = tracks + [IGNORED] * len(ignored), crowd + [1] * len(ignored)
-            seen += [1.0] * len(ignored)
+            ignored = zip(view.ignored.astype(float).tolist(), view.ignored_labels.tolist(), strict=True)
+            boxes += [(corners, label, IGNORED, 1.0) for corners, label in ignored]
         found = [
-            DetectionFields(str(label), 1.0, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
-            for (x1, y1, x2, y2), label in zip(corners, labels, strict=True)
+            DetectionFields(str(label), 1.0, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, track)
+            for (x1, y1, x2, y2), label, track, _ in boxes
         ]
-        writer.write(MADE_BOXES, detection_array(found, head, tuple(tracks)), time_ns)
+        writer.write(MADE_BOXES, detection_array(found, head), time_ns)
         height, width = view.pixels.shape[:2]
         number = len(self._images)
-        name = f"{stamp_ns // 1_000_000_000}.{stamp_ns % 1_000_000_000:09d}.png"
+        name = f"{in_seconds(stamp_ns)}.png"
         self._images.append({"id": number, "file_name": name, "width": width, "height": height, "stamp_ns": stamp_ns})
-        for (x1, y1, x2, y2), label, fraction, track, is_crowd in zip(
-            corners, labels, seen, tracks, crowd, strict=True
-        ):
+        for place, ((x1, y1, x2, y2), label, track, fraction) in enumerate(boxes):
+            is_crowd = int(place >= whole)
             annotation = {
                 "id": len(self._annotations),
                 "image_id": number,

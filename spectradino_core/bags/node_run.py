@@ -19,10 +19,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from spectradino_core.bags.evaluation_options import Options, Unit, pipeline_of
+from spectradino_core.bags.evaluation_options import Unit, pipeline_of
 from spectradino_core.bags.ground_truth import in_seconds
 from spectradino_core.bags.health import mode_seconds, pairing_figures, stream_figures
-from spectradino_core.bags.labelled_frames import MODES, NO_ERROR, LabelledFrames, stored
+from spectradino_core.bags.labelled_frames import MODES, NO_ERROR, stored
 from spectradino_core.bags.reader import describe_intake
 from spectradino_core.bags.replay import Replay, ReplayResult
 from spectradino_core.bags.scored_bag import ScoredBag, open_scored
@@ -35,11 +35,9 @@ from spectradino_core.files import written_atomically
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.overlay import infrared_to_grey
 from spectradino_core.runtime.perception_result import PerceptionResult
-from spectradino_core.runtime.rgb_grid import in_colour_pixels
 from spectradino_core.streams.feed import FeedEvent
+from spectradino_core.streams.queues import Stream
 from spectradino_core.streams.settings import Settings
-
-__all__ = ["Matcher", "result_line", "progress_bar", "run_node", "save_arrays"]
 
 _MS = 1_000_000
 _APART_NS = 1_000_000_000
@@ -50,17 +48,13 @@ _COLUMNS = ("stamp_ns", "rgb_ns", "ir_ns", "error_ns", "ready_ns", "wait_ns", "m
 def run_node(unit: Unit) -> None:
     """Replay a bag and write the files listed in the module docstring.
 
-    Raises:
-        BagError, GroundTruthError, BundleError, EngineError, ..: subclasses of ValueError and RuntimeError whose
-            messages contain the remedy.
+    Raises subclasses of ValueError and RuntimeError whose messages contain the remedy.
     """
     options = unit.options
     pipeline = pipeline_of(options)
     info = pipeline.info
     floor = min(SCORE_FLOOR, options.settings.threshold_of(info))
-    with open_scored(
-        unit.bag, unit.name, info, options.settings, options.labels, options.rgb_topic, options.ir_topic, options.clock
-    ) as bag:
+    with open_scored(unit, info) as bag:
         replay = Replay(pipeline, options.settings, options.clock, floor)
         kept = _ReplayRecord(unit, bag, replay, info)
         begun = perf_counter()
@@ -68,7 +62,7 @@ def run_node(unit: Unit) -> None:
             written_atomically(unit.folder / "detections.jsonl") as scratch,
             scratch.open("w", encoding="utf-8") as out,
         ):
-            for result in progress_bar(replay.run(bag.reader), unit, len(bag.rgb_ns) or len(bag.ir_ns)):
+            for result in progress_bar(replay.run(bag.reader), unit, bag):
                 out.write(result_line(result, info, options.settings) + "\n")
                 kept.take(result)
         ended = perf_counter()
@@ -114,41 +108,18 @@ def result_line(result: ReplayResult, info: ModelInfo, settings: Settings) -> st
     return json.dumps(line, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
-class Matcher:
-    """Maps results to the RGB camera's clock and pixels."""
-
-    def __init__(self, bag: ScoredBag, options: Options) -> None:
-        self._bag = bag
-        self._tolerance_ns = bag.tolerance_ns
-        self._slop_ns = max(round(options.settings.match_slop_ms * _MS), bag.tolerance_ns)
-
-    def to_rgb(self, result: ReplayResult, replay: Replay) -> tuple[int, PerceptionResult, int, int | None] | None:
-        """Return the arguments of `LabelledFrames.add`; None for a failed capture."""
-        percepts = result.percepts
-        if percepts is None:
-            return None
-        if result.rgb_stamp_ns is not None or replay.feed is None or self._bag.colour_size is None:
-            return result.stamp_ns, percepts, self._tolerance_ns, result.error_ns
-        feed = replay.feed
-        offset_ns = self._bag.ir_offset_ns if feed.by_arrival else round(feed.ir_time_offset_ms * _MS)
-        percepts = in_colour_pixels(percepts, replay.registering.current, self._bag.colour_size)
-        return result.stamp_ns - offset_ns, percepts, self._slop_ns, None
-
-
 class _ReplayRecord:
     """Data collected while a bag is replayed."""
 
     def __init__(self, unit: Unit, bag: ScoredBag, replay: Replay, info: ModelInfo) -> None:
         self._unit, self._bag, self._replay, self._info = unit, bag, replay, info
         settings = unit.options.settings
-        self._labelled = None if bag.truth is None else LabelledFrames(bag.truth, bag.places, info)
-        self._match = Matcher(bag, unit.options)
+        self._labelled = None if bag.truth is None else bag.labelled_frames(info)
         by_class = settings.class_thresholds_of(info)
         threshold = settings.threshold_of(info) if by_class is None else by_class
         self._worst = WorstFrames(info, threshold, unit.options.worst_frames, _APART_NS)
         self._rows = array("q")
         self._count = 0
-        self._failures: dict[str, str] = {}
         self._ir_invalid = array("d")
         self._temperatures: dict[str, list[np.ndarray]] = {}
         self._tracks: dict[int, tuple[np.ndarray, np.ndarray, tuple[str, ...]]] | None = (
@@ -193,9 +164,8 @@ class _ReplayRecord:
         self._count += 1
         if percepts is not None and percepts.ir_invalid is not None:
             self._ir_invalid.append(percepts.ir_invalid)
-        matched = self._match.to_rgb(result, self._replay)
+        matched = self._bag.by_rgb_clock(result, self._replay)
         if percepts is None or matched is None:
-            self._failures.setdefault(result.cause, result.error)
             return
         stamp_ns, in_colour, tolerance_ns, error_ns = matched
         place = None if self._labelled is None else self._labelled.add(stamp_ns, in_colour, tolerance_ns, error_ns)
@@ -219,7 +189,7 @@ class _ReplayRecord:
         if not self._count and (self._bag.truth is None or nothing_read):
             raise ValueError(f"no capture could be made: {describe_intake(cameras, self._replay.drops())}")
         if self._count and all(self._rows[_COLUMNS.index("failed") :: len(_COLUMNS)]):
-            text = "; ".join(f"{cause}: {why}" for cause, why in sorted(self._failures.items()))
+            text = "; ".join(f"{cause}: {why}" for cause, why in sorted(self._replay.failures.items()))
             raise ValueError(f"all {self._count} captures failed ({text})")
 
     def write(self, engine: dict[str, Any], described: dict[str, str]) -> None:
@@ -228,7 +198,7 @@ class _ReplayRecord:
         evidence = stored("answers", arrays) | stored("truth", self._bag.truth_arrays())
         if self._labelled is not None:
             evidence |= stored("node", self._labelled.arrays())
-        save_arrays(folder / "timings.npz", self._timings())
+        save_arrays(folder / "timings.npz", {name: np.array(column) for name, column in self._steps.items()})
         self._write_worst(folder / "pictures")
         facts = self._facts(arrays) | described | {"engine": engine.pop("label")}
         with written_atomically(folder / "node.json") as scratch:
@@ -247,9 +217,6 @@ class _ReplayRecord:
         arrays["drop_counts"] = np.array(counts, np.int64).reshape(len(self._drops), len(causes))
         return arrays
 
-    def _timings(self) -> dict[str, np.ndarray]:
-        return {name: np.array(column) for name, column in self._steps.items()}
-
     def _facts(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
         bag, replay = self._bag, self._replay
         changes = [
@@ -262,25 +229,17 @@ class _ReplayRecord:
             for e in self.events
             if e.change is not None
         ]
-        drops = replay.drops()
-        for cause, count in bag.reader.events.items():
-            if cause.endswith("_bad_message"):  # damaged headers; the replay counts damaged bodies
-                drops[cause] = drops.get(cause, 0) + count
-            elif count:
-                drops.setdefault(cause, count)
+        drops = dict(+bag.reader.events) | bag.reader.with_damaged_headers(replay.drops())
         learnt = None if replay.feed is None else replay.feed.offsets.learnt
         labelled = self._labelled
         return (
             {
                 "first_ns": bag.first_ns,
                 "seconds": round((bag.last_ns - bag.first_ns) / 1e9, 3),
-                "cameras": {
-                    "rgb": self._camera("rgb", bag.rgb_ns, bag.rgb_size),
-                    "ir": self._camera("ir", bag.ir_ns, bag.ir_size),
-                },
+                "cameras": {stream.value: self._camera(stream) for stream in Stream},
                 "pairing": pairing_figures([arrays]),
                 "drops": dict(sorted(drops.items())),
-                "failures": dict(sorted(self._failures.items())),
+                "failures": dict(sorted(replay.failures.items())),
                 "unreadable": [str(camera) for camera in bag.reader.messages_of.values() if camera.refused],
                 "restarts": 0 if replay.feed is None else replay.feed.pairer.restarts,
                 "mode_changes": changes,
@@ -345,15 +304,15 @@ class _ReplayRecord:
                 facts[name] |= {"minimum": low, "mean": mean, "maximum": high}
         return {"temperatures": rounded(facts)} if facts else {}
 
-    def _camera(self, key: str, stamps_ns: np.ndarray, size: tuple[int, int] | None) -> dict[str, Any]:
-        reader = self._bag.reader
-        camera = reader.messages_of.get(key)
-        return stream_figures(stamps_ns) | {
-            "topic": reader.topic_of(key),
+    def _camera(self, stream: Stream) -> dict[str, Any]:
+        bag, reader = self._bag, self._bag.reader
+        camera = reader.messages_of.get(stream.value)
+        return stream_figures(bag.stamps_ns[stream]) | {
+            "topic": reader.topic_of(stream),
             "messages": camera.messages if camera else 0,
             "refused": dict(sorted(camera.refused.items())) if camera else {},
-            "size": None if size is None else list(size),
-            "encoding": self._bag.encodings.get(key, ""),
+            "size": list(bag.sizes[stream]) if stream in bag.sizes else None,
+            "encoding": bag.encodings.get(stream, ""),
         }
 
     def _add_to_worst(
@@ -393,7 +352,7 @@ class _ReplayRecord:
         (folder / "pictures.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
-def progress_bar(results: Any, unit: Unit, frames: int) -> Any:
+def progress_bar(results: Any, unit: Unit, bag: ScoredBag) -> Any:
     """Wrap an iterator in a progress bar if the unit requests one, stderr is a terminal and tqdm is installed."""
     if not unit.progress:
         return results
@@ -401,6 +360,8 @@ def progress_bar(results: Any, unit: Unit, frames: int) -> Any:
         from tqdm import tqdm
     except ImportError:
         return results
+    frames = len(bag.stamps_ns[Stream.IR if unit.run.startswith("ir_alone") else Stream.RGB])
+    frames = frames or len(bag.stamps_ns[Stream.IR])
     return tqdm(results, total=frames, desc=f"{unit.name} {unit.run}", unit=" results", leave=False, disable=None)
 
 

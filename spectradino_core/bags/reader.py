@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from spectradino_core.bags import BagError
-from spectradino_core.bags.message_types import DamagedMessageError, MessageTypes, peek_stamp_ns
-from spectradino_core.bags.storage import Raw, Storage, StoredTopic
+from spectradino_core.bags.messages import DamagedMessageError, MessageTypes, peek_stamp_ns
+from spectradino_core.bags.storage import Raw, Storage
 from spectradino_core.bags.topics import choose_camera
 from spectradino_core.streams.clocks import Clocks
 from spectradino_core.streams.compressed import encoding_of
@@ -26,21 +26,17 @@ from spectradino_core.streams.frames import CameraFrame
 from spectradino_core.streams.pairing import JUMP_MS
 from spectradino_core.streams.queues import Stream
 
-__all__ = ["BagFrame", "BagMessage", "BagReader", "CameraMessages", "describe_intake"]
-
 _MS = 1_000_000
+_WINDOW_NS = 400 * _MS
+"""Arrival window within which messages are sorted by stamp; at most `JUMP_MS`."""
 _MAX_BYTES = 256 << 20
 
 
 @dataclass
 class CameraMessages:
-    """Messages of one camera, as far as a recording was read.
+    """Number of messages of one camera's topic, as far as a recording was read.
 
-    Attributes:
-        topic: the recorded topic.
-        messages: number of messages.
-        refused: number of messages that cannot be decoded, by cause.
-        examples: the first error of each cause.
+    Those that cannot be decoded are counted by cause in `refused`, with the first error of each in `examples`.
     """
 
     topic: str
@@ -68,24 +64,18 @@ class CameraMessages:
         return f"{text}, {much} ({causes}){remedy if self.is_unreadable else ''}"
 
 
-def describe_intake(cameras: Iterable[CameraMessages], drops: Mapping[str, int]) -> str:
-    """Describe why a recording gives no result: message counts of the cameras, and drops by cause."""
+def describe_intake(
+    cameras: Iterable[CameraMessages], drops: Mapping[str, int], failures: Mapping[str, str] | None = None
+) -> str:
+    """Describe why a recording gives no result: message counts, drops by cause, and the first of the failures."""
     read = "; ".join(map(str, cameras)) or "no message of a camera"
     dropped = ", ".join(f"{count} {cause}" for cause, count in sorted(drops.items())) or "nothing"
-    return f"{read}; dropped: {dropped}"
+    failed = next((f"; a capture failed: {error}" for error in (failures or {}).values()), "")
+    return f"{read}; dropped: {dropped}{failed}"
 
 
-@dataclass(frozen=True)
-class BagMessage:
-    """A deserialized message.
-
-    Attributes:
-        topic: topic name.
-        kind: type name, such as "vision_msgs/msg/Detection2DArray".
-        received_ns: time of recording.
-        stamp_ns: header stamp; None without header.
-        message: object with the type's fields.
-    """
+class BagMessage(NamedTuple):
+    """A deserialized message: topic, type name, time of recording, header stamp (None without header), and fields."""
 
     topic: str
     kind: str
@@ -99,12 +89,8 @@ class BagFrame:
     """One camera image as recorded, deserialized on demand.
 
     Attributes:
-        stream: which camera.
-        stamp_ns: header stamp.
-        received_ns: time of recording.
-        topic, kind: topic and type name.
-        raw: the message in CDR.
-        types: deserializes it.
+        stamp_ns, received_ns: header stamp and time of recording.
+        raw, types: the message in CDR, and what deserializes it.
         camera: counts of the camera's messages.
         options: decoding limits, and how IR images are read.
     """
@@ -121,34 +107,22 @@ class BagFrame:
 
     @cached_property
     def message(self) -> Any:
-        """The image message.
-
-        Raises:
-            DecodeError: the bytes are not a message of the topic's type (cause "bad_message").
-        """
+        """The image message; raises DecodeError ("bad_message") if the bytes do not match the topic's type."""
         try:
             return self.types.read(self.raw, self.kind)
         except DamagedMessageError as error:
             raise DecodeError("bad_message", f"a message of {self.topic} cannot be deserialized: {error}") from None
 
     def decode(self) -> CameraFrame:
-        """Decode the frame as the node does; pixels are decoded on access.
-
-        Raises:
-            DecodeError: as in the node, with the same causes.
-        """
+        """Decode the frame as the node does, with the same `DecodeError`s; pixels are decoded on access."""
         return CameraFrame.decode(self.stream.value, self.message, options=self.options)
-
-    def refuse(self, error: DecodeError) -> None:
-        """Count the frame as undecodable; for callers that failed to decode its pixels."""
-        self.camera.refuse(error)
 
 
 class BagReader:
     """A bag opened for reading; a context manager.
 
     Attributes:
-        path: the bag.
+        path, topics, damage, format: see `Storage`.
         rgb_topic, ir_topic: the cameras' topics; "" without such a camera.
         chosen: reason for the choice of each topic, by "rgb" and "ir".
         events: counts of faulty camera messages so far, by cause: "rgb_backward_stamp" (behind the camera's newest
@@ -163,16 +137,14 @@ class BagReader:
         path: str | Path,
         rgb_topic: str | None = None,
         ir_topic: str | None = None,
-        window_ms: float = 400.0,
         cameras: bool = True,
         decoding: DecodeOptions | None = None,
     ) -> None:
         """
         Args:
-            path: a rosbag2 folder (sqlite3 or MCAP, also compressed), or a bare .mcap or .db3 file.
+            path: a rosbag2 folder, or a .mcap or .db3 file.
             rgb_topic, ir_topic: the cameras' topics (raw or compressed images; for `/a/image_raw` also the recorded
                 `/a/image_raw/zstd` or `/a/image_raw/compressed`). None: found by name and encoding. "": no such camera.
-            window_ms: arrival window within which messages are sorted by stamp, 0 to 500.
             cameras: whether to look for cameras; False: only `messages` is used.
             decoding: decoding limits, and how IR images are read, see `Settings.decoding`.
 
@@ -180,12 +152,10 @@ class BagReader:
             BagError: no bag, nothing readable in it, or a camera's topic is missing or ambiguous; names what the bag
                 contains and the remedy.
         """
-        if not 0 <= window_ms <= JUMP_MS:
-            raise BagError(f"window_ms must lie in 0 to {JUMP_MS:g}, got {window_ms:g}")
-        self._window_ns = round(window_ms * _MS)
         self.decoding = decoding
         self._storage = Storage(path)
-        self.path = self._storage.path
+        self.path, self.format = self._storage.path, self._storage.format
+        self.topics, self.damage = self._storage.topics, self._storage.damage
         self.events: Counter[str] = Counter()
         self.messages_of: dict[str, CameraMessages] = {}
         self._unreadable: dict[str, CameraMessages] = {}  # by topic, of those examined
@@ -193,7 +163,7 @@ class BagReader:
         self.rgb_topic = self.ir_topic = ""
         self.chosen: dict[str, str] = {}
         try:
-            self.types = MessageTypes((t.kind, t.definition) for t in self._storage.topics.values())
+            self.types = MessageTypes((topic.kind, topic.definition) for topic in self.topics.values())
             if cameras:
                 self._choose(rgb_topic, ir_topic)
         except BaseException:
@@ -210,33 +180,19 @@ class BagReader:
         """Close the files."""
         self._storage.close()
 
-    @property
-    def topics(self) -> dict[str, StoredTopic]:
-        """All topics by name, with type and message count."""
-        return self._storage.topics
-
-    @property
-    def damage(self) -> list[str]:
-        """Descriptions of unreadable parts found so far, with remedies; empty for an intact bag."""
-        return self._storage.damage
-
-    @property
-    def format(self) -> str:
-        """Storage format, "mcap" or "sqlite3", and compression."""
-        return self._storage.format
-
     def topic_of(self, stream: Stream | str) -> str:
         """Return the topic of a camera, "" without such a camera."""
         return self.rgb_topic if Stream(stream) is Stream.RGB else self.ir_topic
 
+    def with_damaged_headers(self, drops: Mapping[str, int]) -> dict[str, int]:
+        """Add the messages with damaged headers to the drops of a replay, which counts those with damaged bodies."""
+        damaged = {cause: count for cause, count in self.events.items() if cause.endswith("_bad_message")}
+        return dict(drops) | {cause: count + drops.get(cause, 0) for cause, count in damaged.items()}
+
     def messages(self, topics: str | Sequence[str]) -> Iterator[BagMessage]:
-        """Yield the deserialized messages of some topics in order of arrival.
+        """Yield the deserialized messages of one or several topics in order of arrival.
 
-        Args:
-            topics: one name or several.
-
-        Raises:
-            BagError: a topic is missing, its type is unknown, or a message is damaged.
+        Raises BagError if a topic is missing, its type is unknown, or a message is damaged.
         """
         names = [topics] if isinstance(topics, str) else list(topics)
         for name in names:
@@ -264,22 +220,20 @@ class BagReader:
         return self._storage.messages(set(topics))
 
     def frames(self, in_stamp_order: bool = True) -> Iterator[BagFrame]:
-        """Yield both cameras' images in stamp order, see the module docstring. May be called again.
+        """Yield both cameras' images in stamp order, see the module docstring, or as they arrived. May be called again.
 
         If the stamps of the two cameras are not comparable, the order is that of arrival.
-
-        Args:
-            in_stamp_order: False: in order of arrival.
         """
+        numbered = self._numbered()
+        yield from self._sorted(numbered) if in_stamp_order else (frame for _, _, frame in numbered)
+
+    def _numbered(self) -> Iterator[tuple[int, int, BagFrame]]:
+        """Yield both cameras' images as they arrived, each with the number of clock jumps so far and of the message."""
         self.events.clear()
         self.messages_of = {stream.value: CameraMessages(t) for stream in Stream if (t := self.topic_of(stream))}
         streams = {topic: stream for stream in Stream if (topic := self.topic_of(stream))}
-        waiting: list[tuple[int, int, str, int, BagFrame]] = []
-        arrivals: list[tuple[int, int]] = []  # of waiting frames, and of those in `gone`
-        gone: set[int] = set()
         newest: dict[Stream, int] = {}
-        newest_arrival_ns, epoch, waiting_bytes = -1, 0, 0
-        clocks = Clocks()
+        epoch = 0
         for number, raw in enumerate(self._storage.messages(set(streams))):
             stream = streams[raw.topic]
             camera = self.messages_of[stream.value]
@@ -299,39 +253,48 @@ class BagReader:
                 self.events[f"{stream.value}_backward_stamp"] += behind_ns > 0
                 newest[stream] = max(stamp_ns, newest.get(stream, stamp_ns))
             kind = self.topics[raw.topic].kind
-            frame = BagFrame(
-                stream, stamp_ns, raw.received_ns, raw.topic, kind, raw.data, self.types, camera, self.decoding
+            yield (
+                epoch,
+                number,
+                BagFrame(
+                    stream, stamp_ns, raw.received_ns, raw.topic, kind, raw.data, self.types, camera, self.decoding
+                ),
             )
-            if not in_stamp_order:
-                yield frame
-                continue
+        self.events = +self.events
+
+    def _sorted(self, numbered: Iterable[tuple[int, int, BagFrame]]) -> Iterator[BagFrame]:
+        waiting: list[tuple[int, int, str, int, BagFrame]] = []
+        arrivals: list[tuple[int, int]] = []  # of waiting frames, and of those in `gone`
+        gone: set[int] = set()
+        newest_arrival_ns, waiting_bytes = -1, 0
+        clocks = Clocks()
+        for epoch, number, frame in numbered:
             # Frames of one arrival time are released together, whatever their order, unless they exceed the memory.
-            if raw.received_ns > newest_arrival_ns or waiting_bytes > _MAX_BYTES:
-                newest_arrival_ns = max(newest_arrival_ns, raw.received_ns)
+            if frame.received_ns > newest_arrival_ns or waiting_bytes > _MAX_BYTES:
+                newest_arrival_ns = max(newest_arrival_ns, frame.received_ns)
                 while waiting:
                     while arrivals[0][1] in gone:
                         gone.remove(heapq.heappop(arrivals)[1])
-                    if arrivals[0][0] >= newest_arrival_ns - self._window_ns and waiting_bytes <= _MAX_BYTES:
+                    if arrivals[0][0] >= newest_arrival_ns - _WINDOW_NS and waiting_bytes <= _MAX_BYTES:
                         break
                     *_, ready_number, ready = heapq.heappop(waiting)
                     gone.add(ready_number)
                     waiting_bytes -= len(ready.raw)
                     yield ready
             # Stamps of unrelated clocks do not order the two cameras' frames.
-            if clocks.push(stream, stamp_ns, raw.received_ns):
+            if clocks.push(frame.stream, frame.stamp_ns, frame.received_ns):
                 waiting = [
                     (e, one.received_ns if clocks.by_arrival else one.stamp_ns, topic, n, one)
                     for e, _, topic, n, one in waiting
                 ]
                 heapq.heapify(waiting)
-            place_ns = raw.received_ns if clocks.by_arrival else stamp_ns
-            heapq.heappush(waiting, (epoch, place_ns, raw.topic, number, frame))
-            heapq.heappush(arrivals, (raw.received_ns, number))
-            waiting_bytes += len(raw.data)
+            place_ns = frame.received_ns if clocks.by_arrival else frame.stamp_ns
+            heapq.heappush(waiting, (epoch, place_ns, frame.topic, number, frame))
+            heapq.heappush(arrivals, (frame.received_ns, number))
+            waiting_bytes += len(frame.raw)
             self.max_waiting = max(self.max_waiting, len(waiting))
         while waiting:
             yield heapq.heappop(waiting)[-1]
-        self.events = Counter({cause: n for cause, n in self.events.items() if n})
 
     def _choose(self, rgb_topic: str | None, ir_topic: str | None) -> None:
         given = {Stream.RGB: rgb_topic, Stream.IR: ir_topic}

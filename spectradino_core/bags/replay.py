@@ -8,14 +8,19 @@ skipped because the model is busy.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from time import perf_counter
+
+import numpy as np
 
 from spectradino_core.bags import BagError
 from spectradino_core.bags.reader import BagFrame, BagReader
 from spectradino_core.bags.topics import base_topic
 from spectradino_core.calibration.registration import Registration, RegistrationError
+from spectradino_core.runtime.bundle import ModelInfo
+from spectradino_core.runtime.engine import Engine, RawPredictions
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.streams.decode import DecodeError
@@ -38,11 +43,23 @@ from spectradino_core.streams.throttle import Throttle
 from spectradino_core.streams.topics import TF_STATIC
 from spectradino_core.thermal import NoValidPixelError
 
-__all__ = ["CLOCKS", "Replay", "ReplayResult"]
-
 CLOCKS = ("received", "stamp")
 
 _MAX_EVENTS = 10_000
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """Options of every replay: the node's parameters, topics as for `BagReader`, and a clock as for `Replay`."""
+
+    settings: Settings = field(default_factory=Settings)
+    rgb_topic: str | None = field(default=None, kw_only=True)
+    ir_topic: str | None = field(default=None, kw_only=True)
+    clock: str = field(default="received", kw_only=True)
+
+    def reader(self, bag: str | Path) -> BagReader:
+        """Open a bag; raises as `BagReader`."""
+        return BagReader(bag, self.rgb_topic, self.ir_topic, decoding=self.settings.decoding)
 
 
 @dataclass(frozen=True)
@@ -56,13 +73,10 @@ class ReplayResult:
         rgb_stamp_ns, ir_stamp_ns: header stamps of the frames; None without frame.
         ir_reused: whether the IR frame was in an earlier capture.
         error_ns: pairing error: IR stamp minus RGB stamp minus the offset in use; None with one frame.
-        ready_ns: bag time of the decision.
-        received_ns: bag time of the reference frame's arrival.
-        frame_id: of the camera whose pixels the result is in: the RGB camera, or the IR camera if it is alone and no
-            registration is known.
+        ready_ns, received_ns: bag time of the decision, and of the reference frame's arrival.
+        frame_id: of the camera whose pixels the result is in: RGB, or IR if it is alone and no registration is known.
         percepts: detections and mask, in pixels of that camera; None if the capture failed.
-        cause: cause of the failure, as the node counts it ("rgb_corrupt_data", "ir_thermal_mismatch", ..); else "".
-        error: error message of the failure.
+        cause, error: cause of the failure, as the node counts it ("rgb_corrupt_data", ..), and its message; else "".
         steps_ms: wall-clock milliseconds by step: decode, preprocess, engine, postprocess, tracking with it.
         drops: frames dropped since the start, by cause, as in the node's reports.
         rgb, ir: the frames, with decoded `pixels` and message headers.
@@ -101,14 +115,41 @@ class _Shot:
     source: BagFrame
 
 
+class SkippingEngine:
+    """Engine that returns no detections, at no cost, while `skip` is set; always, if it is made of a description alone.
+
+    A replay then pairs frames and follows the thermal range without running the network.
+    """
+
+    def __init__(self, engine: Engine | ModelInfo) -> None:
+        self._engine = None if isinstance(engine, ModelInfo) else engine
+        self.info = engine if isinstance(engine, ModelInfo) else engine.info
+        self.skip = self._engine is None
+
+    @property
+    def label(self) -> str:
+        return "no network" if self._engine is None else self._engine.label
+
+    @property
+    def on_cpu(self) -> bool:
+        return self._engine is None or self._engine.on_cpu
+
+    def run(self, *inputs: np.ndarray) -> RawPredictions:
+        """See `Engine`."""
+        if self._engine is not None and not self.skip:
+            return self._engine.run(*inputs)
+        return np.empty((0, 4), np.float32), np.empty((0, len(self.info.box_classes)), np.float32), None
+
+
 class Replay:
     """Replay of one recording: frames in, results out, with bounded memory. Not thread-safe.
 
     Attributes:
         feed: decides on captures and modes; read-only. None before the first frame.
         registering: holds the registration in use.
-        frames: number of frames by "rgb" and "ir".
-        results: number of successful captures by mode.
+        begin_ns: time of recording of the first frame.
+        frames, results: number of frames by "rgb" and "ir", and of successful captures by mode.
+        failures: the first error of each cause by which captures failed, in order.
     """
 
     def __init__(
@@ -142,8 +183,10 @@ class Replay:
         self._ir_offset_ns = round(offset_ms * 1_000_000)
         self.feed: Feed[_Shot] | None = None
         self._throttle = Throttle(max_rate_hz=self._settings.max_rate_hz)
+        self.begin_ns = 0
         self.frames: Counter[str] = Counter()
         self.results: Counter[str] = Counter()
+        self.failures: dict[str, str] = {}
         self._drops: Counter[str] = Counter()
         self._events: list[FeedEvent] = []
         self._reported: set[str] = set()
@@ -151,11 +194,14 @@ class Replay:
         self._arrival_ns = 0
         self._captures = 0
 
-    def run(self, frames: BagReader | Iterable[BagFrame]) -> Iterator[ReplayResult]:
+    def run(
+        self, frames: BagReader | Iterable[BagFrame], tick: Callable[[], object] = lambda: None
+    ) -> Iterator[ReplayResult]:
         """Yield the results of a recording in order, including failed captures.
 
         Args:
             frames: an open bag, or its frames in stamp order, possibly filtered or modified.
+            tick: called after each frame.
 
         Raises:
             RegistrationError: the registration comes from camera_info, and the bag has none that fits.
@@ -168,6 +214,7 @@ class Replay:
         self._pipeline.reset()
         for frame in frames:
             yield from self.frame(frame)
+            tick()
         if self.feed is not None:
             yield from self._results(self.feed.flush())
 
@@ -178,6 +225,7 @@ class Replay:
     def frame(self, frame: BagFrame) -> Iterator[ReplayResult]:
         """Process one frame and yield the results that are now decided."""
         key = frame.stream.value
+        self.begin_ns = self.begin_ns or frame.received_ns
         self.frames[key] += 1
         self._topics[key] = frame.topic
         came_ns = frame.received_ns
@@ -192,7 +240,7 @@ class Replay:
             decoded = frame.decode()
         except DecodeError as error:
             error.camera = key
-            frame.refuse(error)
+            frame.camera.refuse(error)
             self._refuse(error)
             yield from self._results(self.feed.refused(frame.stream, self._arrival_ns, error))
             return
@@ -207,10 +255,8 @@ class Replay:
     def take_camera_infos(self, reader: BagReader) -> None:
         """Compute the registration from the first camera_info of each camera, beside its images.
 
-        With extrinsics_from_tf the recording's last transform of each frame holds for all of it.
-
-        Raises:
-            RegistrationError: a camera has none, or they are not usable; or the transform between them is missing.
+        With extrinsics_from_tf the recording's last transform of each frame holds for all of it. Raises
+        RegistrationError if a message is missing or not usable.
         """
         if self.registering.from_tf:
             if TF_STATIC not in reader.topics or reader.topics[TF_STATIC].kind != "tf2_msgs/msg/TFMessage":
@@ -266,7 +312,7 @@ class Replay:
         for error in errors:
             shot = capture.rgb if error.camera == "rgb" else capture.ir
             if shot is not None and not error.counted:
-                shot.source.refuse(error)
+                shot.source.camera.refuse(error)
             self._refuse(error)
 
     def _report(self, key: str, text: str) -> None:
@@ -327,6 +373,7 @@ class Replay:
             self.results[percepts.mode.value] += 1
         except Exception as failure:  # as in the node: the capture is dropped and counted
             cause, error = drop_cause(failure), f"{failure}"
+            self.failures.setdefault(cause, error)
             if isinstance(failure, UnreadableError):
                 self._refuse_shots(capture, failure.errors)
             else:

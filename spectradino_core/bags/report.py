@@ -20,11 +20,9 @@ from spectradino_core.evaluation.page import Cell, Page, markdown_table
 from spectradino_core.evaluation.worst import add_gallery
 from spectradino_core.runtime.perception_result import Mode
 
-__all__ = ["summary_lines", "write_report"]
-
 _MAX_FRAMES = 12
 _MAX_EVENTS = 100
-_HEAD = ["", "frames", "mAP", "mAP50", "mAP75", "mIoU"]
+_HEAD = ["frames", "mAP", "mAP50", "mAP75", "mIoU"]
 _LINE_NAMES = {"fused": "both cameras (the node)", "rgb_only": "RGB only", "ir_only": "IR only"}
 _TITLES = {"map": "mAP", "map50": "mAP50", "miou": "mIoU", "answered": "with result"}
 """Plot titles of a sweep's figures, in percent."""
@@ -40,16 +38,7 @@ _MAX_POINTS = 1500
 
 
 def write_report(path: Path, result: Mapping[str, Any], bags: Sequence[BagEvidence]) -> None:
-    """Write the report.
-
-    Args:
-        path: the HTML file.
-        result: content of `result.json`.
-        bags: files of the bags that succeeded, in its order.
-
-    Raises:
-        OSError: writing failed.
-    """
+    """Write the content of `result.json`, and the files of the bags that succeeded, as an HTML file."""
     total, info = result["total"], result["model"]["description"]
     name = bags[0].name if len(bags) == 1 else f"{total['bags']} bags"
     page = Page(f"{name}: {info['name']}", _lead(result))
@@ -82,18 +71,10 @@ def write_report(path: Path, result: Mapping[str, Any], bags: Sequence[BagEviden
 
 
 def summary_lines(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """Return the lines that the command prints: scores, pairing, and warnings.
-
-    Args:
-        result: content of `result.json`.
-        names: names of the bags that succeeded, in its order.
-    """
-    total = result["total"]
+    """Return what the command prints, for the names of the bags that succeeded: scores, pairing, and warnings."""
     lines = [_lead(result), ""]
-    if total["scores"] is not None:
-        lines += markdown_table(_HEAD, _score_rows(result)).splitlines()
-        for title, rows in _subset_tables(result, names):
-            lines += ["", *markdown_table([title, *_HEAD[1:]], rows).splitlines()]
+    for number, (title, rows) in enumerate(_score_tables(result, names)):
+        lines += ([""] if number else []) + markdown_table([title, *_HEAD], rows).splitlines()
     for kind, sweep in result["sweeps"].items():
         lines += ["", f"{kind}: {sweep['what']}"]
         header, rows = _sweep_rows(sweep, ("map50", "answered"))
@@ -160,18 +141,15 @@ def _score_row(name: str, frames: int, figures_: Mapping[str, Any]) -> list[Cell
     return [name, frames, *(_percent(figures_[key]) for key in ("map", "map50", "map75", "miou"))]
 
 
-def _score_rows(result: Mapping[str, Any]) -> list[list[Cell]]:
+def _score_tables(result: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, list[list[Cell]]]]:
+    """Return titles and rows: of all frames, by mode, by age of the IR frame, by recording; nothing without scores."""
     scores = result["total"]["scores"]
+    if scores is None:
+        return []
     rows = [_score_row("all", scores["frames"]["scored"], scores["all"])]
     if scores["frames"]["missed"]:
         rows.append(_score_row("frames with a result", scores["frames"]["answered"], scores["answered"]))
-    return rows
-
-
-def _subset_tables(result: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, list[list[Cell]]]]:
-    """Return titles and rows of the subsets: by mode, by age of the IR frame, by recording."""
-    scores = result["total"]["scores"]
-    tables: list[tuple[str, list[list[Cell]]]] = []
+    tables = [("", rows)]
     if len(scores["by_mode"]) > 1:
         rows = [_score_row(mode, scores["frames"][mode], row) for mode, row in scores["by_mode"].items()]
         tables.append(("by cameras used", rows))
@@ -191,14 +169,9 @@ def _subset_tables(result: Mapping[str, Any], names: Sequence[str]) -> list[tupl
 def _write_scores(page: Page, result: Mapping[str, Any], bags: Sequence[BagEvidence]) -> None:
     scores = result["total"]["scores"]
     page.heading("Scores")
-    page.table(
-        _HEAD,
-        _score_rows(result),
-        "in percent; a labelled frame without a result counts as missed",
-        strong=[0],
-    )
-    for title, subset in _subset_tables(result, [bag.name for bag in bags]):
-        page.table([title, *_HEAD[1:]], subset, strong=[])
+    caption = "in percent; a labelled frame without a result counts as missed"
+    for title, table in _score_tables(result, [bag.name for bag in bags]):
+        page.table([title, *_HEAD], table, "" if title else caption, strong=[] if title else [0])
     found = scores["all"]
     if any(found["instances"].values()):
         rows: list[list[Cell]] = [
@@ -248,13 +221,10 @@ def _write_worst(page: Page, bags: Sequence[BagEvidence], judged: bool) -> None:
     rows.sort(key=lambda row: -row[1]["mistakes"])  # stable: equal counts stay in order
     if rows:
         page.heading("Worst frames" if judged else "Sample frames")
-        frames = [
-            (
-                (bag.folder / "pictures" / row["file"]).read_bytes(),
-                f"{bag.name}: {row['caption']}" if len(bags) > 1 else row["caption"],
-            )
-            for bag, row in rows[:_MAX_FRAMES]
-        ]
+        frames = []
+        for bag, row in rows[:_MAX_FRAMES]:
+            caption = f"{bag.name}: {row['caption']}" if len(bags) > 1 else row["caption"]
+            frames.append(((bag.folder / "pictures" / row["file"]).read_bytes(), caption))
         add_gallery(page, frames, judged)
 
 
@@ -267,16 +237,12 @@ def _write_pairing(page: Page, total: Mapping[str, Any]) -> None:
     rows = [[name, *(pairing[key][k] for k in keys)] for key, name in zip(figures_, names) if pairing[key]]
     if rows:
         page.table(["", *keys], rows)
-    shares: list[list[Cell]] = [
-        [
-            mode,
-            pairing["captures_by_mode"].get(mode),
-            _percent(pairing["share_by_mode"].get(mode)),
-            total["mode_seconds"].get(mode),
-        ]
+    counts, fractions, seconds = pairing["captures_by_mode"], pairing["share_by_mode"], total["mode_seconds"]
+    modes: list[list[Cell]] = [
+        [mode, counts.get(mode), _percent(fractions.get(mode)), seconds.get(mode)]
         for mode in [*(m.value for m in MODES), "stale"]
     ]
-    page.table(["mode", "captures", "captures %", "seconds"], shares)
+    page.table(["mode", "captures", "captures %", "seconds"], modes)
     page.text(
         f"{pairing['pairs']} pairs, {pairing['pairs_with_reused_ir']} with a reused IR frame, "
         f"{total['mode_changes']} mode changes, {total['restarts']} stream restarts, "
@@ -292,12 +258,8 @@ def _write_bag(page: Page, bag: BagEvidence) -> None:
     rows: list[list[Cell]] = []
     for key, camera in facts["cameras"].items():
         size = "–" if camera["size"] is None else f"{camera['size'][0]}x{camera['size'][1]}"
-        rows.append(
-            [
-                key, camera["topic"] or "none", camera["encoding"] or "–", size, camera["frames"], camera["period_ms"],
-                camera["longest_gap_ms"],
-            ]
-        )  # fmt: skip
+        figures = (camera[name] for name in ("frames", "period_ms", "longest_gap_ms"))
+        rows.append([key, camera["topic"] or "none", camera["encoding"] or "–", size, *figures])
     page.table(["camera", "topic", "encoding", "size", "frames", "period [ms]", "longest gap [ms]"], rows)
     learnt = facts["learnt_offset"]
     offset = f"IR time offset at the end: {facts['ir_time_offset_ms'] or 0.0:+.1f} ms"

@@ -32,10 +32,7 @@ from spectradino_core.evaluation.spread import rounded
 from spectradino_core.evaluation.tracking import track_figures
 from spectradino_core.runtime.bundle import ModelInfo
 
-__all__ = ["SUMMARY", "BagEvidence", "json_bytes", "result", "score", "summary", "sweep_table", "timings"]
-
 _FORMAT = 1
-
 
 SUMMARY = ("map", "map50", "map75", "miou", "answered")
 """Figures that `summary` returns."""
@@ -102,28 +99,28 @@ class BagEvidence:
 def result(
     bags: Sequence[BagEvidence], errors: Mapping[str, str], info: ModelInfo, options: Options, alone: bool
 ) -> dict[str, Any]:
-    """Return the content of `result.json`.
+    """Return the content of `result.json` for the bags that succeeded and the errors of the others, by name.
 
-    Args:
-        bags: bags that succeeded, in order of their names.
-        errors: error messages of the other bags, by name.
-        info: the model.
-        options: options of the evaluation.
-        alone: a single bag was evaluated: its name is omitted, so that copies of a recording give the same bytes.
+    `alone`: a single bag was evaluated: its name is omitted, so that copies of a recording give the same bytes.
     """
     scored = [bag for bag in bags if bag.truth]
-    rows = []
-    for bag in bags:
-        row = {
-            **bag.facts,
+    rows = [
+        ({} if alone else {"name": bag.name})
+        | bag.facts
+        | {
             "detections_sha256": file_digest(bag.folder / "detections.jsonl"),
             "scores": score([bag.part()], info, curves=False) if bag.truth else None,
         }
-        rows.append(row if alone else {"name": bag.name, **row})
+        for bag in bags
+    ]
     return {
         "format": _FORMAT,
         "software": f"spectradino {__version__}",
-        "model": _model(info, options),
+        "model": {
+            "sha256": file_digest(options.model),
+            "served_score_threshold": options.settings.threshold_of(info),
+            "description": json.loads(info.to_json()),
+        },
         "settings": options.described(),
         "bags": rows,
         "failed": [{"name": name, "why": errors[name]} for name in sorted(errors)],
@@ -150,10 +147,7 @@ def _tracking(bags: Sequence[BagEvidence]) -> dict[str, Any]:
 def timings(bags: Sequence[BagEvidence], threads: int, jobs: int) -> dict[str, Any]:
     """Return the content of `timings.json`: times on this machine by step, in total and by mode.
 
-    Args:
-        bags: bags that succeeded.
-        threads: threads of each engine; 0: chosen by ONNX Runtime.
-        jobs: number of parallel replays; those finished earlier may have run with another number.
+    Of the parallel `jobs`, those finished earlier may have run with another number.
     """
     rows = {}
     for bag in bags:
@@ -199,14 +193,6 @@ def json_bytes(data: Any) -> bytes:
     return (json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def _model(info: ModelInfo, options: Options) -> dict[str, Any]:
-    return {
-        "sha256": file_digest(options.model),
-        "served_score_threshold": options.settings.threshold_of(info),
-        "description": json.loads(info.to_json()),
-    }
-
-
 def _sweeps(bags: Sequence[BagEvidence], info: ModelInfo, options: Options) -> dict[str, Any]:
     known: dict[tuple[str, str], dict[str, float | None]] = {}  # many points of a single camera are identical
     found: dict[str, Any] = {}
@@ -239,19 +225,14 @@ def _steps(bags: Sequence[BagEvidence], mode: int | None) -> dict[str, Any]:
 
 
 def score(parts: Sequence[Part], info: ModelInfo, curves: bool = True) -> dict[str, Any]:
-    """Compute all scores of a replay, as JSON data.
-
-    Args:
-        parts: the bags, in order.
-        info: the model's classes.
-        curves: whether to include precision at each of COCO's recalls.
+    """Compute all scores of a replay of several bags, as JSON data, with `curves` precision at each of COCO's recalls.
 
     Returns:
         "frames" (number of labelled frames by outcome), "all" (misses count), "answered" (only frames with a result),
         "by_mode", and "by_ir_age" (detection by the distance in time of a pair's frames); see `_figures`. Figures are
         None without labels.
     """
-    modes = np.concatenate([np.empty(0, np.int8), *(run["mode"] for _, run in parts)])
+    modes = _modes(parts)
     in_bag = np.concatenate([np.empty(0, bool), *(truth["in_bag"] for truth, _ in parts)])
     frames = {
         "scored": len(modes),
@@ -280,18 +261,18 @@ def score(parts: Sequence[Part], info: ModelInfo, curves: bool = True) -> dict[s
 
 
 def summary(parts: Sequence[Part], info: ModelInfo) -> dict[str, float | None]:
-    """Compute the figures `SUMMARY` of a sweep point, misses counted.
-
-    "answered" is the fraction of the labelled frames with a result.
-    """
+    """Compute the figures `SUMMARY` of a sweep point, misses counted; "answered" is the fraction with a result."""
     figures = _figures(_scorer(parts, info).scores(), info)
-    modes = np.concatenate([np.empty(0, np.int8), *(run["mode"] for _, run in parts)])
+    modes = _modes(parts)
     figures["answered"] = rounded(float((modes >= 0).mean())) if len(modes) else None
     return {name: figures[name] for name in SUMMARY}
 
 
+def _modes(parts: Sequence[Part]) -> np.ndarray:
+    return np.concatenate([np.empty(0, np.int8), *(run["mode"] for _, run in parts)])
+
+
 def _scorer(parts: Sequence[Part], info: ModelInfo) -> Scorer:
-    """Count by the subsets `ALL`, `_ANSWERED` and each mode."""
     scorer = Scorer(info.box_classes, info.mask_classes, info.score_threshold)
     for truth, run in parts:
         rows = zip(_rows(run, ("boxes", "scores", "labels")), _rows(truth, ("boxes", "labels", "crowd")), strict=True)
@@ -327,9 +308,10 @@ def _figures(scores: Scores, info: ModelInfo, curves: bool = False) -> dict[str,
         "frames_with_boxes": scores.images_with_boxes,
         "frames_with_masks": scores.images_with_masks,
     }
-    figures |= {"miou": None, "iou": {}, "pixel_accuracy": None}
-    if (pixels := scores.segmentation) is not None:
-        figures |= {"miou": pixels.miou, "iou": pixels.iou, "pixel_accuracy": pixels.pixel_accuracy}
+    pixels = scores.segmentation
+    figures["miou"] = None if pixels is None else pixels.miou
+    figures["iou"] = {} if pixels is None else pixels.iou
+    figures["pixel_accuracy"] = None if pixels is None else pixels.pixel_accuracy
     if curves and scores.images_with_boxes:
         figures["recalls"] = RECALLS.tolist()
         figures["precision"] = {

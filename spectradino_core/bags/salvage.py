@@ -15,10 +15,11 @@ import sqlite3
 import struct
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 from zlib import crc32
 
 from lz4.frame import LZ4FrameDecompressor
@@ -31,7 +32,11 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-__all__ = ["CDR", "ForeignBagError", "Salvaged", "salvage", "unread_encodings"]
+ZSTD = b"\x28\xb5\x2f\xfd"
+"""Magic number of a zstd frame."""
+MAX_MESSAGE = 1 << 28
+"""Maximum size of a decompressed message."""
+_BLOCK = 1 << 20
 
 _MAGIC = b"\x89MCAP0\r\n"
 _HEADER, _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x0F
@@ -52,17 +57,67 @@ _ANY_TOOL = (
 )
 
 
+class Raw(NamedTuple):
+    """A message as stored: topic, time of recording in nanoseconds, and CDR, perhaps compressed or damaged."""
+
+    topic: str
+    received_ns: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class StoredTopic:
+    """A topic of a bag: type ("sensor_msgs/msg/Image"), stored type definition, number of messages."""
+
+    name: str
+    kind: str
+    definition: MessageDefinition
+    count: int
+
+
+def unpacked_message(data: bytes) -> bytes:
+    """Decompress a stored message; unchanged if it is not compressed, or cannot be decompressed."""
+    if bytes(data[:4]) != ZSTD:
+        return data
+    try:
+        unpacker = zstd.ZstdDecompressor()
+        message = unpacker.decompress(data, MAX_MESSAGE)
+    except (zstd.ZstdError, MemoryError):
+        return data
+    return message if unpacker.eof else data
+
+
+def unpack_file(source: BinaryIO, target: BinaryIO) -> bool:
+    """Decompress a file as far as possible, or copy it if it is not compressed; return whether it is complete."""
+    block = source.read(_BLOCK)
+    if block[:4] != ZSTD:
+        while block:
+            target.write(block)
+            block = source.read(_BLOCK)
+        return True
+    unpacker = zstd.ZstdDecompressor()
+    try:
+        while block or not unpacker.needs_input:
+            target.write(unpacker.decompress(block, _BLOCK))
+            block = b""
+            if unpacker.eof:
+                block = unpacker.unused_data or source.read(_BLOCK)
+                if not block:
+                    return True
+                unpacker = zstd.ZstdDecompressor()  # a file may contain several frames
+            elif unpacker.needs_input:
+                block = source.read(_BLOCK)
+    except zstd.ZstdError:
+        pass
+    return False
+
+
 class ForeignBagError(BagError):
     """An MCAP file without any topic in ROS 2's encoding; the message names its encoding and a conversion tool."""
 
 
 def unread_encodings(topics: Mapping[str, str], path: Path) -> str:
-    """Describe topics that are not read because of their message encoding; "" if there are none.
-
-    Args:
-        topics: message encoding by topic.
-        path: the file, for the message.
-    """
+    """Describe topics that are not read because of their message encoding, by topic; "" if there are none."""
     if not topics:
         return ""
     encodings = sorted(set(topics.values()))
@@ -72,39 +127,53 @@ def unread_encodings(topics: Mapping[str, str], path: Path) -> str:
     return f"{path}: {names} have messages encoded as {listed}, only CDR, the encoding of ROS 2, is supported: {tool}"
 
 
-class Salvaged:
-    """Readable part of one file, found in one pass.
+def add_topic(topics: dict[str, StoredTopic], topic: StoredTopic, path: Path, remedy: str) -> None:
+    """Add a topic, or its count and definition to the known one; raises BagError if that has another type."""
+    known = topics.get(topic.name, replace(topic, count=0))
+    if known.kind != topic.kind:
+        raise BagError(f"{path}: topic {topic.name} has messages of two types, {known.kind} and {topic.kind}: {remedy}")
+    stored = known if topic.definition.format == MessageDefinitionFormat.NONE else topic
+    topics[topic.name] = replace(stored, count=known.count + topic.count)
+
+
+class Part:
+    """A file of a bag, or a whole bag.
 
     Attributes:
-        topics: (type, definition, number of readable messages) by name.
+        path: the file.
+        shown: its path in messages; another one for a decompressed copy.
+        topics: those in CDR by name, with the number of readable messages.
         unread: message encoding by topic, of topics not in CDR.
         is_whole: the file is intact but of another profile than rosbag2's.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.topics: dict[str, tuple[str, MessageDefinition, int]] = {}
+    def __init__(self, path: Path, shown: Path | None = None) -> None:
+        self.path, self.shown = path, shown or path
+        self.topics: dict[str, StoredTopic] = {}
         self.unread: dict[str, str] = {}
         self.is_whole = False
 
-    def messages(self, topics: Collection[str]) -> Iterator[tuple[str, int, bytes]]:
-        """Yield topic, time of recording in nanoseconds and raw bytes of the readable messages of some topics."""
+    def listed(self) -> Iterable[StoredTopic]:
+        """Return the topics in CDR; one may be listed several times."""
+        return self.topics.values()
+
+    def messages(self, topics: Collection[str]) -> Iterator[Raw]:
+        """Yield the readable messages of some topics, as stored."""
         raise NotImplementedError
 
-
-def salvage(path: Path) -> Salvaged:
-    """Scan an .mcap or .db3 file for its readable part.
-
-    Raises:
-        ForeignBagError: the file has messages of other encodings only.
-        BagError: nothing is readable.
-    """
-    return _Mcap(path) if path.suffix == ".mcap" else _Sqlite(path)
+    def first(self) -> bytes:
+        """Return the first message of any topic, as stored; b"" if there is none."""
+        return next((raw.data for raw in self.messages(set(self.topics))), b"")
 
 
-class _Mcap(Salvaged):
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+def salvage(path: Path, shown: Path | None = None) -> Part:
+    """Scan an .mcap or .db3 file for its readable part; raises ForeignBagError or BagError, which names `shown`."""
+    return _Mcap(path, shown) if path.suffix == ".mcap" else _Sqlite(path, shown)
+
+
+class _Mcap(Part):
+    def __init__(self, path: Path, shown: Path | None) -> None:
+        super().__init__(path, shown)
         self._schemas: dict[int, tuple[str, MessageDefinition]] = {}
         self._channels: dict[int, tuple[str, int]] = {}
         self._profile = ""
@@ -113,29 +182,27 @@ class _Mcap(Salvaged):
         counts: Counter[int] = Counter(channel for channel, _, _ in self._scan())
         # A rosbag2 file that rosbags refuses is damaged somewhere, if only in its index.
         is_foreign = self._profile != "ros2" or bool(self.unread)
-        self.is_whole = is_foreign and self._ended and not self._damaged
+        is_intact = self._ended and not self._damaged
+        self.is_whole = is_foreign and is_intact
         for channel, (topic, schema) in self._channels.items():
             kind, definition = self._schemas.get(schema, ("", _NO_DEFINITION))
-            before = self.topics.get(topic, (kind, _NO_DEFINITION, 0))
-            if before[0] != kind:
-                raise BagError(
-                    f"{path}: topic {topic} has messages of two types, {before[0]} and {kind}: split the file"
-                )
-            self.topics[topic] = (kind, definition, before[2] + counts[channel])
+            add_topic(self.topics, StoredTopic(topic, kind, definition, counts[channel]), self.shown, "split the file")
         if self._channels:
             return
         if self.unread:
             cut = "" if self.is_whole else "; the file is also damaged or truncated"
-            raise ForeignBagError(unread_encodings(self.unread, path) + cut)
-        if self._ended and not self._damaged:
-            raise BagError(f"{path}: this MCAP file has no topics: nothing was recorded into it")
-        raise BagError(f"{path}: nothing in this file can be read; it ends before its first topic, or is not MCAP")
+            raise ForeignBagError(unread_encodings(self.unread, self.shown) + cut)
+        if is_intact:
+            raise BagError(f"{self.shown}: this MCAP file has no topics: nothing was recorded into it")
+        raise BagError(
+            f"{self.shown}: nothing in this file can be read; it ends before its first topic, or is not MCAP"
+        )
 
-    def messages(self, topics: Collection[str]) -> Iterator[tuple[str, int, bytes]]:
-        for channel, received_ns, raw in self._scan():
+    def messages(self, topics: Collection[str]) -> Iterator[Raw]:
+        for channel, received_ns, data in self._scan():
             topic = self._channels[channel][0] if channel in self._channels else ""
             if topic in topics:
-                yield topic, received_ns, raw
+                yield Raw(topic, received_ns, data)
 
     def _scan(self) -> Iterator[tuple[int, int, bytes]]:
         with self.path.open("rb") as file:
@@ -234,29 +301,27 @@ def _text(content: bytes, at: int) -> tuple[str, int]:
     return content[at + 4 : at + 4 + length].decode(), at + 4 + length
 
 
-class _Sqlite(Salvaged):
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._ids: dict[int, str] = {}
+class _Sqlite(Part):
+    def __init__(self, path: Path, shown: Path | None) -> None:
+        super().__init__(path, shown)
         try:
-            with closing(self._connect()) as database:
-                topics = database.execute("SELECT id, name, type FROM topics").fetchall()
+            topics = self._rows("SELECT id, name, type FROM topics")
         except (sqlite3.Error, OSError) as error:
-            raise BagError(f"{path}: nothing in this file can be read ({error})") from None
+            raise BagError(f"{self.shown}: nothing in this file can be read ({error})") from None
         topics = [row for row in topics if all(isinstance(name, str) for name in row[1:])]
         self._ids = {number: name for number, name, _ in topics}
         definitions = self._definitions()
-        counts: Counter[str] = Counter(topic for topic, _, _ in self.messages(set(self._ids.values())))
+        counts = Counter(raw.topic for raw in self.messages(set(self._ids.values())))
         for _, name, kind in topics:
-            self.topics[name] = (kind, definitions.get(kind, _NO_DEFINITION), counts[name])
+            self.topics[name] = StoredTopic(name, kind, definitions.get(kind, _NO_DEFINITION), counts[name])
 
-    def messages(self, topics: Collection[str]) -> Iterator[tuple[str, int, bytes]]:
+    def messages(self, topics: Collection[str]) -> Iterator[Raw]:
         try:
             with closing(self._connect()) as database:
-                for number, received_ns, raw in database.execute("SELECT topic_id, timestamp, data FROM messages"):
+                for number, received_ns, data in database.execute("SELECT topic_id, timestamp, data FROM messages"):
                     topic = self._ids.get(number, "")
-                    if topic in topics and isinstance(received_ns, int) and isinstance(raw, bytes):
-                        yield topic, received_ns, raw
+                    if topic in topics and isinstance(received_ns, int) and isinstance(data, bytes):
+                        yield Raw(topic, received_ns, data)
         except sqlite3.Error:
             return  # truncated here
 
@@ -266,12 +331,14 @@ class _Sqlite(Salvaged):
         database.execute("PRAGMA writable_schema=ON")  # otherwise SQLite refuses a truncated file altogether
         return database
 
+    def _rows(self, query: str) -> list[tuple]:
+        with closing(self._connect()) as database:
+            return database.execute(query).fetchall()
+
     def _definitions(self) -> dict[str, MessageDefinition]:
+        columns = "topic_type, encoding, encoded_message_definition"
         try:
-            with closing(self._connect()) as database:
-                rows = database.execute(
-                    "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
-                ).fetchall()
+            rows = self._rows(f"SELECT {columns} FROM message_definitions")
         except sqlite3.Error:
             return {}
         return {

@@ -15,8 +15,6 @@ from spectradino_core.evaluation.detection import IOU_THRESHOLDS, match_image
 from spectradino_core.runtime.overlay import infrared_to_grey
 from spectradino_core.runtime.perception_result import PerceptionResult
 
-__all__ = ["SELECTIONS", "Selection", "Selector", "changed_fraction", "disagreement"]
-
 SELECTIONS = ("time", "motion", "disagreement")
 
 _WIDTH = 160
@@ -106,11 +104,9 @@ def changed_fraction(before: np.ndarray, after: np.ndarray) -> float:
 
 
 def disagreement(one: PerceptionResult, other: PerceptionResult, classes: int) -> float:
-    """Return the fraction of detections without a counterpart of the same class in the other result, 0..1.
+    """Return the fraction of detections without a counterpart in the other result in the same pixels, 0..1.
 
-    Args:
-        one, other: results in the same pixels; a counterpart overlaps by an IoU of 0.5.
-        classes: number of the model's classes.
+    A counterpart is of the same class and overlaps by an IoU of 0.5.
     """
     count = len(one) + len(other)
     if not count:

@@ -20,8 +20,6 @@ from spectradino_core.modality import Modality
 from spectradino_core.scenes import BOX_CLASSES, MASK_CLASSES, SceneOptions, render_moments
 from spectradino_core.streams.queues import Stream
 
-__all__ = ["FolderViews", "SceneViews", "ViewSource", "CameraView"]
-
 _HALF = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
 """From pixel coordinates with the first pixel's centre at (0, 0) to those with it at (0.5, 0.5)."""
 
@@ -32,10 +30,9 @@ class CameraView:
 
     Attributes:
         pixels: RGB uint8 [h, w, 3], or IR uint8 or uint16 [h', w'].
-        boxes: float32 [N, 4] x1 y1 x2 y2 in RGB pixels; None for an IR image, or if unlabelled.
-        labels: int64 [N], indices into the source's classes.
-        tracks: N track names; "" if unknown.
-        visible: float [N], visible fraction, 0..1.
+        boxes, labels: float32 [N, 4] x1 y1 x2 y2 in RGB pixels, and int64 [N], indices into the source's classes; None
+            for an IR image, or if unlabelled.
+        tracks, visible: N track names ("" if unknown), and visible fractions float [N], 0..1.
         mask: uint8 [h, w], indices into the source's mask classes, 255 unlabelled; None: no mask.
         ignored, ignored_labels: boxes float32 [I, 4] and labels int64 [I] of regions to ignore; None: none.
     """
@@ -90,10 +87,8 @@ class SceneViews:
         time_of_day: str | None = None,
         noise: bool = True,
     ) -> None:
-        """
-        Args:
-            seed: seed of the scene.
-            band: of the IR camera.
+        """Args:
+            seed, band: of the scene, and of the IR camera.
             size, ir_size: (width, height) of the RGB and IR images; IR as RGB by default.
             ir_to_rgb: nine numbers, row by row, of the homography from IR to RGB pixels (first centre at (0, 0)); None:
                 the IR image covers the RGB image, except for `misregistration_px`.
@@ -102,8 +97,7 @@ class SceneViews:
             noise: whether to simulate sensor noise.
 
         Raises:
-            ValueError: invalid sizes, seed or time of day.
-            RegistrationError: invalid homography.
+            ValueError, RegistrationError: invalid sizes, seed, time of day or homography.
         """
         if ir_to_rgb is not None and misregistration_px:
             raise BagError("give the homography or a misregistration in pixels, not both")
@@ -124,11 +118,9 @@ class SceneViews:
             self._matrix = np.diag([size[0] / of_ir[0], size[1] / of_ir[1], 1.0])
         else:
             self._matrix = None
-        scene = None
+        truth = np.eye(3) if self._matrix is None else self._matrix
         if self._matrix is None and misregistration_px:
-            scene = next(render_moments(seed, [0], self._options_for(Modality.RGB)))
-        truth = np.eye(3) if scene is None else scene.ir_to_rgb
-        truth = truth if self._matrix is None else self._matrix
+            truth = next(render_moments(seed, [0], self._options_for(Modality.RGB))).ir_to_rgb
         truth = np.linalg.inv(_HALF) @ truth @ _HALF
         self.registration: Registration | None = Registration(
             tuple((truth / truth[2, 2]).reshape(-1)), of_ir, size, "how it was rendered"
@@ -179,20 +171,18 @@ class FolderViews:
         ir_to_rgb: Sequence[float] | None = None,
         limit: int | None = None,
     ) -> None:
-        """
-        Args:
+        """Args:
             folder: the pairs; images of a single camera are skipped.
             rate_hz: pairs per second.
-            size: (width, height) to which all images are resized; None: unchanged, each pair in its own size.
-            ir_size: the same for IR images; None: as RGB.
+            size, ir_size: (width, height) to which images are resized, IR as RGB by default; None: unchanged, each pair
+                in its own size.
             ir_to_rgb: as in `SceneViews`: the IR images, which are registered in the folder, are warped so that this
                 homography maps them back. Beyond their edges the border is replicated.
             limit: maximum number of pairs.
 
         Raises:
             BagError: no pairs; or several sizes where one is needed.
-            BenchmarkError, ImageFileError: an image of a labelled set is missing or damaged.
-            RegistrationError: invalid homography.
+            BenchmarkError, ImageFileError, RegistrationError: an image is missing or damaged, or the homography wrong.
         """
         self.band = Modality.parse(folder.infrared)
         self.items: tuple[PairedItem | _LoadedPair, ...]
@@ -237,21 +227,17 @@ class FolderViews:
             # the faster camera shows it too, even if it is a little earlier.
             place = min(int(moment * self._rate_hz / 1e9 + 0.5), len(self.items) - 1)
             if known is None or known[0] != place:
-                known = (
-                    place,
-                    self._infrared(self.items[place]) if stream is Stream.IR else self._colour(self.items[place]),
-                )
+                view = self._infrared if stream is Stream.IR else self._colour
+                known = place, view(self.items[place])
             yield known[1]
 
     def _infrared(self, item: PairedItem | _LoadedPair) -> CameraView:
         pixels = item.load_infrared()
         if self._matrix is None:
             return CameraView(_resized(pixels, self._ir_size))
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        pixels, flags = _resized(pixels, self._size), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         return CameraView(
-            cv2.warpPerspective(
-                _resized(pixels, self._size), self._matrix, self._ir_size, flags=flags, borderMode=cv2.BORDER_REPLICATE
-            )
+            cv2.warpPerspective(pixels, self._matrix, self._ir_size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
         )
 
     def _colour(self, item: PairedItem | _LoadedPair) -> CameraView:

@@ -10,29 +10,31 @@ import errno
 import os
 import re
 import struct
-import sys
 from collections import Counter
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 
 import apsw
-from rosbags.interfaces import Connection, MessageDefinition, MessageDefinitionFormat
+from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, ReaderError
 
 from spectradino_core.bags import BagError
-from spectradino_core.bags.packing import ZSTD, unpack_file, unpacked_message
-from spectradino_core.bags.salvage import CDR, ForeignBagError, Salvaged, salvage, unread_encodings
+from spectradino_core.bags.salvage import (
+    CDR,
+    ZSTD,
+    ForeignBagError,
+    Part,
+    Raw,
+    StoredTopic,
+    add_topic,
+    salvage,
+    unpack_file,
+    unpacked_message,
+    unread_encodings,
+    zstd,
+)
 from spectradino_core.files import FileError, check_file
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
-__all__ = ["DATA_FILE", "Raw", "Storage", "StoredTopic"]
 
 _UNREADABLE = (
     ReaderError, apsw.Error, zstd.ZstdError, struct.error, OSError, EOFError, RuntimeError, ValueError, TypeError,
@@ -50,56 +52,23 @@ _BY_MESSAGE = "each message"
 """A compression mode that rosbags does not know, so that it returns messages as stored."""
 
 
-@dataclass(frozen=True)
-class Raw:
-    """A raw message.
-
-    Attributes:
-        topic: topic name.
-        received_ns: time of recording.
-        data: CDR; still compressed if it cannot be decompressed.
-    """
-
-    topic: str
-    received_ns: int
-    data: bytes
-
-
-@dataclass(frozen=True)
-class StoredTopic:
-    """A topic of a bag: type ("sensor_msgs/msg/Image"), stored type definition, number of messages."""
-
-    name: str
-    kind: str
-    definition: MessageDefinition
-    count: int
-
-
 class Storage:
-    """Files of one bag, opened for reading; a context manager.
+    """Files of one bag (a rosbag2 folder, or a .mcap or .db3 file), opened for reading; a context manager.
 
     Attributes:
-        path: the bag.
-        topics: by name.
+        path, topics: the bag, and its topics by name.
         damage: descriptions of unreadable parts, with remedies; may grow while messages are read.
         format: "mcap" or "sqlite3", with the compression.
     """
 
     def __init__(self, path: str | Path) -> None:
-        """
-        Args:
-            path: a rosbag2 folder, or a .mcap or .db3 file.
-
-        Raises:
-            BagError: there is no bag, or nothing in it can be read; names the remedy.
-        """
+        """Raises BagError if there is no bag, or nothing in it can be read; the message names the remedy."""
         self.path = Path(path)
         self.topics: dict[str, StoredTopic] = {}
         self.damage: list[str] = []
         self.format = ""
-        self._parts: list[Reader | Salvaged] = []
+        self._parts: list[Part] = []
         self._scratch: TemporaryDirectory[str] | None = None
-        self._copies: dict[Path, Path] = {}
         try:
             self._open()
             if not self._parts:
@@ -119,7 +88,7 @@ class Storage:
     def close(self) -> None:
         """Close the files."""
         for part in self._parts:
-            if isinstance(part, Reader) and part.is_open:
+            if isinstance(part, _Intact):
                 part.close()
         self._parts = []
         if self._scratch is not None:
@@ -129,36 +98,8 @@ class Storage:
     def messages(self, topics: Collection[str]) -> Iterator[Raw]:
         """Yield the messages of some topics in order of arrival (within each file of a split bag)."""
         for part in self._parts:
-            if isinstance(part, Salvaged):
-                for topic, received_ns, data in part.messages(topics):
-                    yield Raw(topic, received_ns, unpacked_message(data))
-            else:
-                yield from self._of_reader(part, topics)
-
-    def _of_reader(self, reader: Reader, topics: Collection[str]) -> Iterator[Raw]:
-        wanted = [connection for connection in _cdr_connections(reader) if connection.topic in topics]
-        if not wanted:
-            return
-        count, last_ns = 0, 0
-        try:
-            for connection, received_ns, data in reader.messages(wanted):
-                yield Raw(connection.topic, received_ns, unpacked_message(data))
-                count, last_ns = count + 1, received_ns
-            promised = sum(connection.msgcount for connection in wanted)
-            if count < promised:
-                path = self._copies.get(Path(str(reader.path)), reader.path)
-                self._report(
-                    f"{path} lacks messages: its metadata lists {promised} of "
-                    f"{', '.join(sorted({c.topic for c in wanted}))}, {count} are there; recount them with "
-                    "'ros2 bag reindex'"
-                )
-        except _UNREADABLE as error:
-            at_s = (last_ns - reader.start_time) / 1e9
-            where = f"after {count} messages at {at_s:.1f} s" if count else "at the first message"
-            path = Path(str(reader.path))
-            remedy = _REMEDY.get(path.suffix) or next((_REMEDY[f.suffix] for f in _data_files(path)), "")
-            path = self._copies.get(path, path)
-            self._report(f"{path} is damaged: reading stopped {where} ({_short(error)}); {remedy}")
+            for raw in part.messages(topics):
+                yield raw._replace(data=unpacked_message(raw.data))
 
     def _report(self, text: str) -> None:
         if text not in self.damage:
@@ -195,14 +136,14 @@ class Storage:
 
     def _open_whole(self, files: list[Path]) -> None:
         try:
-            reader = _open_reader(self.path)
+            part = _Intact(self.path, self.path, self._report)
         except BagError:
             raise
         except _UNREADABLE as error:
             why = _short(error)
         else:
-            self._parts.append(reader)
-            self._report_unlisted(reader, files)
+            self._parts.append(part)
+            self._report_unlisted(part.files, files)
             return
         if not files:
             raise BagError(f"{self.path} cannot be read ({why}): copy it again, or record it again")
@@ -210,9 +151,8 @@ class Storage:
         if not all(are_foreign) and not any(str(self.path) in text for text in self.damage):
             self.damage.append(f"{self.path}: metadata.yaml is not used ({why}); recreate it with 'ros2 bag reindex'")
 
-    def _report_unlisted(self, reader: Reader, files: list[Path]) -> None:
+    def _report_unlisted(self, listed: set[str], files: list[Path]) -> None:
         """Report data files that metadata.yaml does not list; like rosbag2, they are not read."""
-        listed = {Path(str(storage.path)).name for storage in getattr(reader.storage, "storages", ())}
         others = [f.name for f in files if listed and not {f.name, f.name.removesuffix(".zstd")} & listed]
         if others:
             self._report(
@@ -230,22 +170,22 @@ class Storage:
                 self._report(f"{named} cannot be decompressed ({_short(error)}): copy it again")
                 return False
         try:
-            self._parts.append(_open_reader(file))
+            self._parts.append(_Intact(file, named, self._report))
             return False
         except _UNREADABLE as error:
             why = _short(error)
         try:
-            left = salvage(file)
+            left = salvage(file, named)
         except ForeignBagError as error:
-            self._report(str(error).replace(str(file), str(named)))
+            self._report(str(error))
             return True
         except BagError as error:
-            self._report(f"{error} ({why})".replace(str(file), str(named)))
+            self._report(f"{error} ({why})")
             return False
         self._parts.append(left)
         if left.is_whole:
             return True
-        count = sum(number for _, _, number in left.topics.values())
+        count = sum(topic.count for topic in left.topics.values())
         self._report(f"{named} is damaged or truncated ({why}): {count} messages can be read; {_REMEDY[file.suffix]}")
         return False
 
@@ -254,7 +194,6 @@ class Storage:
         if self._scratch is None:
             self._scratch = TemporaryDirectory(prefix="spectradino_bag_")
         copy = Path(self._scratch.name) / file.name.removesuffix(".zstd")
-        self._copies[copy] = file
         try:
             with file.open("rb") as source, copy.open("wb") as target:
                 is_whole = unpack_file(source, target)
@@ -267,10 +206,10 @@ class Storage:
     def _described_format(self) -> str:
         """Storage and compression, detected from the first message's bytes, not from metadata.yaml."""
         form = "mcap" if any(".mcap" in f.suffixes for f in _data_files(self.path)) else "sqlite3"
-        modes = [part.compression_mode for part in self._parts if isinstance(part, Reader)]
+        modes = [part.compression_mode for part in self._parts if isinstance(part, _Intact)]
         if self._scratch is not None or "file" in modes:
             return f"{form}, zstd by file"
-        first = next((raw for part in self._parts for raw in self._first_stored(part)), b"")
+        first = next((data for part in self._parts if (data := part.first())), b"")
         if not first.startswith(ZSTD):
             return form
         if any(modes) or not (self.path / "metadata.yaml").is_file():
@@ -281,45 +220,99 @@ class Storage:
         )
         return f"{form}, zstd by message"
 
-    def _first_stored(self, part: Reader | Salvaged) -> Iterator[bytes]:
-        """Yield the first raw message of a part; nothing if it is empty, or damaged, which reading reports."""
-        try:
-            if isinstance(part, Salvaged):
-                yield from (data for _, _, data in islice(part.messages(set(part.topics)), 1))
-            elif wanted := [c for c in _cdr_connections(part) if c.msgcount]:
-                yield from (data for _, _, data in islice(part.messages(wanted), 1))
-        except _UNREADABLE:
-            return
-
     def _list_topics(self) -> None:
-        found: dict[str, tuple[str, MessageDefinition, int]] = {}
+        found: dict[str, StoredTopic] = {}
         for part in self._parts:
-            if isinstance(part, Salvaged):
-                listed = list(part.topics.items())
-                unread, file = part.unread, part.path
-            else:
-                stored = _uncounted(part)
-                listed = [
-                    (c.topic, (c.msgtype, c.msgdef, c.msgcount + stored.pop(c.topic, 0)))
-                    for c in _cdr_connections(part)
-                ]
-                unread = {c.topic: _encoding_of(c) for c in part.connections if _encoding_of(c) not in CDR}
-                file = Path(str(part.path))
-            file = self._copies.get(file, file)
-            if text := unread_encodings(unread, file):
+            if text := unread_encodings(part.unread, part.shown):
                 self._report(text)
-            for name, (kind, definition, count) in listed:
-                if name in found and found[name][0] != kind:
-                    raise BagError(
-                        f"{self.path}: topic {name} has messages of two types, {found[name][0]} and {kind}: split "
-                        "the bag with 'ros2 bag convert'"
-                    )
-                before = found.get(name, (kind, definition, 0))
-                best = definition if definition.format != MessageDefinitionFormat.NONE else before[1]
-                found[name] = (kind, best, before[2] + count)
+            for topic in part.listed():
+                add_topic(found, topic, self.path, "split the bag with 'ros2 bag convert'")
         if not found and self.damage:
             raise BagError("; ".join(self.damage))
-        self.topics = {name: StoredTopic(name, *found[name]) for name in sorted(found)}
+        self.topics = dict(sorted(found.items()))
+
+
+class _Intact(Part):
+    """A bag, or one file of it, that rosbags opens.
+
+    Attributes:
+        files: names of the files that its metadata.yaml lists; empty for a single file.
+    """
+
+    def __init__(self, path: Path, shown: Path, report: Callable[[str], None]) -> None:
+        """Raises the exceptions of rosbags for a damaged bag, and BagError without disk space to decompress it."""
+        super().__init__(path, shown)
+        self._report = report
+        self._reader = Reader(path)
+        try:
+            self._reader.open()
+        except OSError as error:
+            raise _no_room(path, error) from None
+        storage = self._reader.storage
+        self.compression_mode = storage.metadata.compression_mode
+        if self.compression_mode == "message":  # rosbags stops at an uncompressed message: see `salvage.py`
+            storage.metadata = storage.metadata._replace(compression_mode=_BY_MESSAGE)
+        # Those of the files, by which rosbags reads a folder.
+        storages = getattr(storage, "storages", ())
+        self.files = {Path(str(file.path)).name for file in storages}
+        self._stored: list[Connection] = [connection for file in storages for connection in file.connections]
+        self._take_as_stored()
+        self._connections = [c for c in self._reader.connections if _encoding_of(c) in CDR]
+        self.unread = {c.topic: _encoding_of(c) for c in self._reader.connections if _encoding_of(c) not in CDR}
+
+    def close(self) -> None:
+        if self._reader.is_open:
+            self._reader.close()
+
+    def listed(self) -> Iterable[StoredTopic]:
+        uncounted: Counter[str] = Counter()  # messages in the files that metadata.yaml does not list
+        for stored in self._stored:
+            uncounted[stored.topic] += stored.msgcount
+        for known in self._reader.connections if uncounted else ():
+            uncounted[known.topic] -= known.msgcount
+        uncounted = +uncounted
+        for c in self._connections:
+            yield StoredTopic(c.topic, c.msgtype, c.msgdef, c.msgcount + uncounted.pop(c.topic, 0))
+
+    def first(self) -> bytes:
+        wanted = [connection for connection in self._connections if connection.msgcount]
+        try:
+            return next((data for _, _, data in self._reader.messages(wanted)), b"") if wanted else b""
+        except _UNREADABLE:
+            return b""  # reading reports it
+
+    def messages(self, topics: Collection[str]) -> Iterator[Raw]:
+        wanted = [connection for connection in self._connections if connection.topic in topics]
+        if not wanted:
+            return
+        count, last_ns = 0, 0
+        try:
+            for connection, received_ns, data in self._reader.messages(wanted):
+                yield Raw(connection.topic, received_ns, data)
+                count, last_ns = count + 1, received_ns
+            promised = sum(connection.msgcount for connection in wanted)
+            if count < promised:
+                self._report(
+                    f"{self.shown} lacks messages: its metadata lists {promised} of "
+                    f"{', '.join(sorted({c.topic for c in wanted}))}, {count} are there; recount them with "
+                    "'ros2 bag reindex'"
+                )
+        except _UNREADABLE as error:
+            at_s = (last_ns - self._reader.start_time) / 1e9
+            where = f"after {count} messages at {at_s:.1f} s" if count else "at the first message"
+            remedy = _REMEDY.get(self.path.suffix) or next((_REMEDY[f.suffix] for f in _data_files(self.path)), "")
+            self._report(f"{self.shown} is damaged: reading stopped {where} ({_short(error)}); {remedy}")
+
+    def _take_as_stored(self) -> None:
+        """Add the topics of the files as connections if their QoS or hash differs from metadata.yaml.
+
+        rosbags silently skips the messages of such topics otherwise. They differ if somebody edited the QoS for
+        playback, or between recorder versions.
+        """
+        listed = self._reader.connections
+        for stored in self._stored:
+            if not any(_same(stored, known) for known in listed):
+                listed.append(stored._replace(id=1 + len(listed), msgcount=0, owner=self._reader.storage))
 
 
 def _check(path: Path) -> None:
@@ -363,24 +356,6 @@ def _short(error: BaseException) -> str:
     return (text or type(error).__name__)[:200]
 
 
-def _open_reader(path: Path) -> Reader:
-    """Open a reader of a bag. A damaged bag raises the exceptions of rosbags and the libraries below it.
-
-    Raises:
-        BagError: no disk space to decompress it.
-    """
-    reader = Reader(path)
-    try:
-        reader.open()
-    except OSError as error:
-        raise _no_room(path, error) from None
-    metadata = reader.storage.metadata
-    if metadata.compression_mode == "message":  # rosbags stops at an uncompressed message: see `packing.py`
-        reader.storage.metadata = metadata._replace(compression_mode=_BY_MESSAGE)
-    _take_as_stored(reader)
-    return reader
-
-
 def _no_room(path: Path, error: OSError) -> Exception:
     """Return the error to raise for a failed decompression, which writes to the folder for temporary files."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -391,37 +366,8 @@ def _no_room(path: Path, error: OSError) -> Exception:
     )
 
 
-def _cdr_connections(reader: Reader) -> list[Connection]:
-    """Return a reader's topics with messages in CDR."""
-    return [connection for connection in reader.connections if _encoding_of(connection) in CDR]
-
-
-def _uncounted(reader: Reader) -> Counter[str]:
-    """Count messages per topic that are in the files but not listed in metadata.yaml."""
-    counts: Counter[str] = Counter()
-    for storage in getattr(reader.storage, "storages", ()):
-        for stored in storage.connections:
-            counts[stored.topic] += stored.msgcount
-    for listed in reader.connections if counts else ():
-        counts[listed.topic] -= listed.msgcount
-    return +counts
-
-
 def _encoding_of(connection: Connection) -> str:
     return str(getattr(connection.ext, "serialization_format", "")).strip().lower()
-
-
-def _take_as_stored(reader: Reader) -> None:
-    """Add the topics of the files as connections if their QoS or hash differs from metadata.yaml.
-
-    rosbags silently skips the messages of such topics otherwise. They differ if somebody edited the QoS for playback,
-    or between recorder versions.
-    """
-    listed = reader.connections
-    for storage in getattr(reader.storage, "storages", ()):
-        for stored in storage.connections:
-            if not any(_same(stored, known) for known in listed):
-                listed.append(stored._replace(id=1 + len(listed), msgcount=0, owner=reader.storage))
 
 
 def _same(stored: Connection, listed: Connection) -> bool:

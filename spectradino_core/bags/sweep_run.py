@@ -21,7 +21,7 @@ import numpy as np
 
 from spectradino_core.bags.evaluation_options import Options, Sweep, Unit, pipeline_of
 from spectradino_core.bags.labelled_frames import LabelledFrames, stored
-from spectradino_core.bags.node_run import Matcher, progress_bar, save_arrays
+from spectradino_core.bags.node_run import progress_bar, save_arrays
 from spectradino_core.bags.reader import BagFrame
 from spectradino_core.bags.replay import Replay
 from spectradino_core.bags.scored_bag import ScoredBag, open_scored
@@ -34,8 +34,6 @@ from spectradino_core.streams.decode import DecodeError
 from spectradino_core.streams.detecting import apply_filters
 from spectradino_core.streams.queues import Stream
 from spectradino_core.thermal import ThermalError
-
-__all__ = ["LINES", "NODE", "is_kept", "place_of", "run_sweep", "sweep_runs"]
 
 NODE = "node"
 LINES = ("fused", "rgb_only", "ir_only")
@@ -78,10 +76,7 @@ def run_sweep(unit: Unit) -> None:
     options = unit.options
     pipeline = pipeline_of(options)
     floor = min(SCORE_FLOOR, options.settings.threshold_of(pipeline.info))
-    with open_scored(
-        unit.bag, unit.name, pipeline.info, options.settings, options.labels, options.rgb_topic, options.ir_topic,
-        options.clock,
-    ) as bag:  # fmt: skip
+    with open_scored(unit, pipeline.info) as bag:
         if unit.run == "rgb_alone":
             frames_of = _rgb_alone(unit, bag, pipeline, floor)
         elif unit.run.startswith("ir_alone"):
@@ -100,10 +95,10 @@ def _node(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> Label
     replay = _replay(bag, pipeline, options, floor)
     if kind == "shift":
         replay.registering.current = _shifted(replay.registering.current, bag, value)
-    labelled, match = _labelled_frames(bag, pipeline), Matcher(bag, options)
+    labelled = bag.labelled_frames(pipeline.info)
     results = replay.run(_degraded(replay.frames_of(bag.reader), kind, value, options.seed))
-    for result in progress_bar(results, unit, len(bag.rgb_ns)):
-        matched = match.to_rgb(result, replay)
+    for result in progress_bar(results, unit, bag):
+        matched = bag.by_rgb_clock(result, replay)
         if matched is not None:
             labelled.add(*matched)
     return labelled
@@ -115,10 +110,10 @@ def _rgb_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> 
     fractions |= {
         place_of("rgb_only", s.kind, v)[1]: v for s in options.sweeps for v in s.values if v and s.kind == "dropout_rgb"
     }
-    frames_of = {name: _labelled_frames(bag, pipeline) for name in fractions}
+    frames_of = {name: bag.labelled_frames(pipeline.info) for name in fractions}
     apply_filters(pipeline, options.settings.down_to(floor))
     frames = (frame for frame in bag.reader.frames() if frame.stream is Stream.RGB)
-    for frame in progress_bar(frames, unit, len(bag.rgb_ns)):
+    for frame in progress_bar(frames, unit, bag):
         try:
             percepts = pipeline(frame.decode().pixels, None)
         except (DecodeError, FrameError):
@@ -139,14 +134,12 @@ def _ir_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> d
             if value and sweep.kind in ("offset", "shift"):
                 move = (value, 0.0) if sweep.kind == "offset" else (0.0, value)
                 moves[place_of("ir_only", sweep.kind, value)[1]] = move
-    frames_of = {name: _labelled_frames(bag, pipeline) for name in moves}
+    frames_of = {name: bag.labelled_frames(pipeline.info) for name in moves}
     replay = _replay(bag, pipeline, options, floor)
-    offset_ns = bag.ir_offset_ns
-    slop_ns = max(round(options.settings.match_slop_ms * _MS), bag.tolerance_ns)
     apply_filters(pipeline, options.settings.down_to(floor))
     of_ir = (frame for frame in bag.reader.frames() if frame.stream is Stream.IR)
     frames = _degraded(of_ir, kind, float(word or 0.0), options.seed)
-    for frame in progress_bar(frames, unit, len(bag.ir_ns)):
+    for frame in progress_bar(frames, unit, bag):
         try:
             percepts = pipeline(None, frame.decode().pixels)
         except (DecodeError, FrameError, ThermalError):
@@ -154,7 +147,7 @@ def _ir_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> d
         size = bag.colour_size or percepts.size
         for name, (late_ms, shift_px) in moves.items():
             found = in_colour_pixels(percepts, replay.registering.current, size, shift_px)
-            frames_of[name].add(frame.stamp_ns + round(late_ms * _MS) - offset_ns, found, slop_ns)
+            frames_of[name].add(frame.stamp_ns + round(late_ms * _MS) - bag.ir_offset_ns, found, bag.slop_ns)
     return frames_of
 
 
@@ -173,12 +166,12 @@ def _degraded(frames: Iterator[BagFrame], kind: str, value: float, seed: int) ->
 
 
 def _shifted(registration: Registration | None, bag: ScoredBag, pixels: float) -> Registration | None:
-    if bag.ir_size is None or bag.rgb_size is None:
+    if len(bag.sizes) < 2:
         return registration
-    registration = registration or Registration.whole(bag.ir_size, bag.rgb_size)
-    matrix = shift_right(pixels) @ registration.for_sizes(bag.ir_size, bag.rgb_size)
-    source = f"{registration.source}, {pixels:g} px off"
-    return Registration(tuple(matrix.reshape(-1)), bag.ir_size, bag.rgb_size, source)
+    sizes = bag.sizes[Stream.IR], bag.sizes[Stream.RGB]
+    registration = registration or Registration.whole(*sizes)
+    matrix = shift_right(pixels) @ registration.for_sizes(*sizes)
+    return Registration(tuple(matrix.reshape(-1)), *sizes, f"{registration.source}, {pixels:g} px off")
 
 
 def _replay(bag: ScoredBag, pipeline: Pipeline, options: Options, floor: float) -> Replay:
@@ -187,8 +180,3 @@ def _replay(bag: ScoredBag, pipeline: Pipeline, options: Options, floor: float) 
         replay.take_camera_infos(bag.reader)
     pipeline.reset()
     return replay
-
-
-def _labelled_frames(bag: ScoredBag, pipeline: Pipeline) -> LabelledFrames:
-    assert bag.truth is not None
-    return LabelledFrames(bag.truth, bag.places, pipeline.info)

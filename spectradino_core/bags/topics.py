@@ -10,9 +10,8 @@ from spectradino_core.bags.storage import StoredTopic
 from spectradino_core.streams.queues import Stream
 from spectradino_core.streams.topics import IMAGES
 
-__all__ = ["COMPRESSED", "IMAGE", "base_topic", "choose_camera", "image_topics"]
-
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+DETECTIONS, LABEL_INFO = "vision_msgs/msg/Detection2DArray", "vision_msgs/msg/LabelInfo"
 
 _USUAL = {stream: f"/{IMAGES[stream.value]}" for stream in (Stream.RGB, Stream.IR)}
 """The node's topics before remapping."""
@@ -45,19 +44,15 @@ def choose_camera(
     path: object,
     other: str = "",
 ) -> tuple[str, str]:
-    """Choose the topic of one camera.
+    """Choose the topic of one camera; return it with the reason for the choice.
 
     Args:
         stream: which camera.
-        topics: topics of the bag.
+        topics: topics of the bag `path`.
         wanted: topic to use; if it is missing, its compressed form is used (`<topic>/zstd`, `<topic>/compressed`).
             None: find it. "": no topic.
         encoding_of: encoding of a topic's first image, for topics whose names are not conclusive.
-        path: the bag, for messages.
         other: the other camera's topic, which is excluded.
-
-    Returns:
-        The topic and the reason for the choice.
 
     Raises:
         BagError: the topic is missing, has no images, or is ambiguous; lists the image topics.

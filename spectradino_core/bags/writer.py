@@ -10,7 +10,8 @@ import os
 import re
 import shutil
 import sqlite3
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,9 +27,8 @@ from rosbags.interfaces import (
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, WriterError
 
 from spectradino_core.bags import BagError
-from spectradino_core.bags.message_types import writing_types
-
-__all__ = ["COMPRESSIONS", "STORAGES", "BagWriter"]
+from spectradino_core.bags.messages import writing_types
+from spectradino_core.files import write_error
 
 STORAGES = ("mcap", "sqlite3")
 COMPRESSIONS = {
@@ -48,12 +48,7 @@ _FOREVER = QosTime(9223372036, 854775807)
 
 
 class BagWriter:
-    """A bag being written; a context manager. The bag appears on exit, or nothing after an exception.
-
-    Attributes:
-        path: the bag.
-        count: messages written so far.
-    """
+    """A bag being written; a context manager. The bag appears on exit, or nothing after an exception."""
 
     def __init__(
         self, path: str | Path, storage: str | None = None, compression: str = "none", overwrite: bool = False
@@ -69,7 +64,6 @@ class BagWriter:
             BagError: `path` exists, or is a folder that is not a bag, or the arguments contradict each other.
         """
         self.path = Path(path)
-        self.count = 0
         self._is_file = self.path.suffix == ".mcap"
         storage = storage or ("mcap" if self._is_file else "sqlite3")
         if storage not in STORAGES or compression not in COMPRESSIONS:
@@ -100,16 +94,17 @@ class BagWriter:
     def __enter__(self) -> BagWriter:
         self._discard()
         try:
-            self._scratch.mkdir(parents=True)
-            # rosbags names the file after the folder, and metadata.yaml names the file
-            name = self.path.stem if self._is_file else self.path.name
-            writer = Writer(self._scratch / name, version=_VERSION, storage_plugin=_PLUGINS[self._storage])
-            if self._compression != "none":
-                writer.set_compression(COMPRESSIONS[self._compression], CompressionFormat.ZSTD)
-            writer.open()
-        except (OSError, sqlite3.Error, WriterError) as error:
+            with self._writing():
+                self._scratch.mkdir(parents=True)
+                # rosbags names the file after the folder, and metadata.yaml names the file
+                name = self.path.stem if self._is_file else self.path.name
+                writer = Writer(self._scratch / name, version=_VERSION, storage_plugin=_PLUGINS[self._storage])
+                if self._compression != "none":
+                    writer.set_compression(COMPRESSIONS[self._compression], CompressionFormat.ZSTD)
+                writer.open()
+        except OSError:
             self._discard()
-            raise self._trouble(error) from error
+            raise
         self._writer = writer
         return self
 
@@ -118,25 +113,16 @@ class BagWriter:
         assert writer is not None
         try:
             if kind is None:
-                writer.close()
-                self._settle(writer.path)
-            else:
-                with suppress(Exception):
-                    writer.abort()
-        except (OSError, sqlite3.Error, WriterError) as trouble:
-            with suppress(Exception):
-                writer.abort()
-            raise self._trouble(trouble) from trouble
+                with self._writing():
+                    writer.close()
+                    self._settle(writer.path)
         finally:
+            with suppress(Exception):  # also closes the file of a failed write; nothing, if it is closed
+                writer.abort()
             self._discard()
 
     def add(self, topic: str, kind: str, latched: bool = False) -> None:
-        """Declare a topic.
-
-        Args:
-            topic: topic name.
-            kind: type name, such as "sensor_msgs/msg/Image".
-            latched: with transient-local QoS.
+        """Declare a topic of a type such as "sensor_msgs/msg/Image"; `latched`: with transient-local QoS.
 
         Raises:
             BagError: the topic was declared with another type, or the type is unknown.
@@ -149,19 +135,15 @@ class BagWriter:
         assert self._writer is not None, "the bag is not open"
         if kind not in writing_types().fielddefs:
             raise BagError(f"{self.path}: the type {kind} of topic {topic} is unknown")
-        try:
+        with self._writing():
             self._connections[topic] = self._writer.add_connection(
                 topic, kind, typestore=writing_types(), offered_qos_profiles=[_qos(latched)]
             )
-        except (OSError, sqlite3.Error, WriterError) as error:
-            raise self._trouble(error) from error
 
     def write(self, topic: str, message: Any, time_ns: int) -> None:
         """Write a message of a declared topic, as if received at `time_ns`.
 
-        Raises:
-            BagError: the topic was not declared.
-            OSError: writing failed, for example on a full disk; names the bag.
+        Raises BagError if the topic was not declared, and OSError with the bag's name if writing failed.
         """
         connection = self._connection(topic)
         self.write_raw(topic, writing_types().serialize_cdr(message, connection.msgtype), time_ns)
@@ -169,11 +151,8 @@ class BagWriter:
     def write_raw(self, topic: str, data: bytes | memoryview, time_ns: int) -> None:
         """Write a message that is already in CDR, see `write`."""
         assert self._writer is not None, "the bag is not open"
-        try:
+        with self._writing():
             self._writer.write(self._connection(topic), time_ns, data)
-        except (OSError, sqlite3.Error, WriterError) as error:
-            raise self._trouble(error) from error
-        self.count += 1
 
     def _connection(self, topic: str) -> Connection:
         if topic not in self._connections:
@@ -186,23 +165,31 @@ class BagWriter:
         for file in [whole] if self._is_file else list(whole.iterdir()):
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
-        if self.path.is_dir():  # a folder cannot be replaced atomically: the old one is kept until the move succeeded
-            before = self._scratch / "before"
-            os.replace(self.path, before)
-            try:
-                os.replace(whole, self.path)
-            except BaseException:
-                os.replace(before, self.path)
-                raise
+        if self.path.is_dir():
+            replace_folder(self.path, whole, self._scratch / "before")
         else:
             os.replace(whole, self.path)
 
     def _discard(self) -> None:
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def _trouble(self, error: Exception) -> OSError:
-        text = getattr(error, "strerror", None) or str(error)
-        return OSError(getattr(error, "errno", None) or 0, f"{self.path} could not be written: {text}")
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn the errors of rosbags and the libraries below it into OSError with the bag's name."""
+        try:
+            yield
+        except (OSError, sqlite3.Error, WriterError) as error:
+            raise write_error(self.path, error) from error
+
+
+def replace_folder(path: Path, new: Path, aside: Path) -> None:
+    """Move `new` to `path`, and the folder there to `aside`; or move it back if that fails."""
+    path.rename(aside)
+    try:
+        new.rename(path)
+    except BaseException:
+        aside.rename(path)
+        raise
 
 
 def _qos(latched: bool) -> Qos:

@@ -5,20 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
 
 from spectradino_core.calibration.registration import Registration, RegistrationError, Size
-
-__all__ = [
-    "CameraInfoMessage",
-    "PlaneRegistration",
-    "registration_from_camera_infos",
-    "registration_from_numbers",
-    "rotation_matrix",
-]
 
 _GRID = 32
 _DISTORTION = {"": None, "plumb_bob": 5, "rational_polynomial": 8, "equidistant": 4}
@@ -40,15 +32,8 @@ class CameraInfoMessage(Protocol):
     p: Sequence[float]
 
 
-@dataclass(frozen=True)
-class PlaneRegistration:
-    """Registration through a plane, with its residual error.
-
-    Attributes:
-        registration: IR-to-RGB mapping.
-        residual_px: maximum distance in RGB pixels, over the common field of view, between the homography and the true
-            mapping of the plane: 0 without distortion.
-    """
+class PlaneRegistration(NamedTuple):
+    """Registration through a plane, and its maximum distance in RGB pixels from the true mapping of the plane."""
 
     registration: Registration
     residual_px: float
@@ -57,14 +42,8 @@ class PlaneRegistration:
 def registration_from_numbers(
     numbers: Sequence[float], ir_size: Size | None = None, rgb_size: Size | None = None, source: str = "ir_to_rgb"
 ) -> Registration | None:
-    """Return the registration of a parameter's nine numbers, row by row; None for an empty list.
-
-    Raises:
-        RegistrationError: not nine finite numbers, or an implausible homography, see `Registration`.
-    """
-    if len(numbers) == 0:
-        return None
-    return Registration(tuple(numbers), ir_size, rgb_size, source)
+    """Return the registration of a parameter's nine numbers; None for an empty list. Raises as `Registration`."""
+    return Registration(tuple(numbers), ir_size, rgb_size, source) if len(numbers) else None
 
 
 def registration_from_camera_infos(
@@ -79,14 +58,11 @@ def registration_from_camera_infos(
 ) -> PlaneRegistration:
     """Compute the homography between two calibrated cameras that look at a plane.
 
-    A scene point X has the coordinates X_ir in the IR camera's optical frame (x right, y down, z forward) and
-    X_rgb = R X_ir + t in the RGB camera's. This is the transform of tf2's `lookup_transform(rgb_frame, ir_frame)`. If X
-    is on the plane n·X_ir = d (d metres from the IR camera along the unit normal n), then n·X_ir / d = 1, so that
-
-        X_rgb = R X_ir + t (n·X_ir) / d = (R + t nᵀ / d) X_ir.
-
-    Pixels are x = K X up to scale, therefore H = K_rgb (R + t nᵀ / d) K_ir⁻¹ maps IR pixels to RGB pixels. Objects off
-    the plane have a parallax of about f_rgb |t| |1/z - 1/d| RGB pixels at depth z.
+    A scene point has the coordinates X_ir in the IR camera's optical frame and X_rgb = R X_ir + t in the RGB camera's,
+    the transform of tf2's `lookup_transform(rgb_frame, ir_frame)`. On the plane n·X_ir = d (d metres from the IR camera
+    along the unit normal n) this is (R + t nᵀ / d) X_ir. Pixels are x = K X up to scale, therefore
+    H = K_rgb (R + t nᵀ / d) K_ir⁻¹ maps IR pixels to RGB pixels. Objects off the plane have a parallax of about
+    f_rgb |t| |1/z - 1/d| RGB pixels at depth z.
 
     A homography cannot undo lens distortion. If a camera has distortion, the best-fitting homography (least squares
     over the common field of view) is returned; its residual shows whether it suffices or images should be rectified.
@@ -105,7 +81,7 @@ def registration_from_camera_infos(
         RegistrationError: a camera is not calibrated, its distortion model is unknown, the rotation is invalid, the
             plane lies behind the camera, or the result is implausible (see `Registration`).
     """
-    cameras = {"rgb": _CameraModel.of(rgb, "rgb", rectified), "ir": _CameraModel.of(ir, "ir", rectified)}
+    rgb_camera, ir_camera = _CameraModel.of(rgb, "rgb", rectified), _CameraModel.of(ir, "ir", rectified)
     moved, plane = _checked_vector(translation, "translation"), _checked_vector(normal, "normal")
     length = float(np.linalg.norm(plane))
     if not distance_m > 0 or length < 1e-9:
@@ -114,14 +90,14 @@ def registration_from_camera_infos(
             f"{list(normal)} (must not be 0)"
         )
     between = rotation_matrix(rotation) + np.outer(moved, plane / length) / distance_m
-    between = cameras["rgb"].rectifying @ between @ cameras["ir"].rectifying.T
-    ideal = cameras["rgb"].k @ between @ np.linalg.inv(cameras["ir"].k)
-    sizes = cameras["ir"].size, cameras["rgb"].size
+    between = rgb_camera.rectifying @ between @ ir_camera.rectifying.T
+    ideal = rgb_camera.k @ between @ np.linalg.inv(ir_camera.k)
+    sizes = ir_camera.size, rgb_camera.size
     source = f"{origin} and a plane at {distance_m:g} m"
     registration = Registration(tuple(ideal.reshape(-1)), *sizes, source)
-    if not cameras["rgb"].distorted and not cameras["ir"].distorted:
+    if not rgb_camera.distorted and not ir_camera.distorted:
         return PlaneRegistration(registration, 0.0)
-    seen, truth = _true_points(cameras["rgb"], cameras["ir"], between)
+    seen, truth = _true_points(rgb_camera, ir_camera, between)
     if len(seen) < 16:
         raise RegistrationError(f"{source}: the two fields of view hardly overlap: check the extrinsics")
     fitted, _ = cv2.findHomography(seen, truth, 0)
@@ -133,11 +109,7 @@ def registration_from_camera_infos(
 
 
 def rotation_matrix(rotation: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Return a rotation [3, 3] from nine numbers row by row, or from a quaternion x y z w of any length.
-
-    Raises:
-        RegistrationError: neither, or not a rotation.
-    """
+    """Return a rotation [3, 3] from nine numbers row by row, or a quaternion x y z w; raises `RegistrationError`."""
     values = np.asarray(rotation, np.float64).reshape(-1)
     if values.size == 4 and np.isfinite(values).all() and np.linalg.norm(values) > 1e-6:
         x, y, z, w = values / np.linalg.norm(values)
@@ -160,10 +132,7 @@ def rotation_matrix(rotation: Sequence[float] | np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _CameraModel:
-    """Camera model of the images: size, K [3, 3], rectifying rotation [3, 3], and lens distortion.
-
-    `d` is padded with zeros to a number of coefficients that OpenCV accepts.
-    """
+    """Size, K [3, 3], rectifying rotation [3, 3], and distortion with as many coefficients as OpenCV accepts."""
 
     size: Size
     k: np.ndarray
@@ -179,10 +148,7 @@ class _CameraModel:
         k = given[used].reshape(3, 4 if rectified else 3)[:, :3].copy()
         d = given.get("d", np.zeros(0))
         if not (k[0, 0] > 0 and k[1, 1] > 0 and k[2, 2] == 1):
-            raise RegistrationError(
-                f"the {name} camera is not calibrated: {used} of its camera_info is {k.reshape(-1).tolist()}. "
-                "Calibrate it (camera_calibration) or give the nine numbers of ir_to_rgb"
-            )
+            raise _uncalibrated(name, f"{used} of its camera_info is {k.reshape(-1).tolist()}")
         model = "" if rectified else info.distortion_model
         if model not in _DISTORTION:
             raise RegistrationError(
@@ -191,9 +157,8 @@ class _CameraModel:
             )
         most = _DISTORTION[model]
         if most is not None and d.size > (14 if most == 8 else most):
-            raise RegistrationError(
-                f"d of the {name} camera's camera_info has {d.size} distortion coefficients, more than {model} has: "
-                "check distortion_model"
+            raise _wrong(
+                name, "d", f"has {d.size} distortion coefficients, more than {model} has: check distortion_model"
             )
         if most is not None:
             d = np.pad(d, (0, next(length for length in _LENGTHS if length >= d.size) - d.size))
@@ -207,20 +172,16 @@ class _CameraModel:
         if roi is not None and roi.width and roi.height:
             right, bottom = int(roi.x_offset) + int(roi.width), int(roi.y_offset) + int(roi.height)
             if right > width or bottom > height:
-                raise RegistrationError(
-                    f"roi of the {name} camera's camera_info ends at {right}x{bottom}, outside its image of "
-                    f"{width}x{height}: the driver must set consistent fields"
-                )
+                where = f"ends at {right}x{bottom}, outside its image of {width}x{height}"
+                raise _wrong(name, "roi", f"{where}: the driver must set consistent fields")
             k[0, 2] -= roi.x_offset
             k[1, 2] -= roi.y_offset
             width, height = int(roi.width), int(roi.height)
         for axis, field in enumerate(("binning_x", "binning_y")):
             by = max(1, int(getattr(info, field, 0)))
             if by > (width, height)[axis]:
-                raise RegistrationError(
-                    f"{field} of the {name} camera's camera_info is {by}, more than the pixels of its image of "
-                    f"{width}x{height}: the driver must set the factor, or 0"
-                )
+                much = f"is {by}, more than the pixels of its image of {width}x{height}"
+                raise _wrong(name, field, f"{much}: the driver must set the factor, or 0")
             k[axis] /= by
             k[axis, 2] += (1 / by - 1) / 2  # the centre of a binned pixel
             width, height = (width // by, height) if axis == 0 else (width, height // by)
@@ -229,7 +190,7 @@ class _CameraModel:
             try:
                 rotation = rotation_matrix(given["r"])
             except RegistrationError as error:
-                raise RegistrationError(f"r of the {name} camera's camera_info is not usable: {error}") from None
+                raise _wrong(name, "r", f"is not usable: {error}") from None
         return cls((width, height), k, rotation, model, d)
 
     @property
@@ -259,17 +220,24 @@ class _CameraModel:
 
 
 def _field(info: CameraInfoMessage, field: str, name: str) -> np.ndarray:
-    """Read a numeric field of CameraInfo as float64; raise if its numbers are unusable."""
     count = _FIELDS[field]
     values = np.asarray(getattr(info, field), np.float64).reshape(-1)
     if count is not None and values.size != count:
-        raise RegistrationError(f"{field} of the {name} camera's camera_info has {values.size} numbers, not {count}")
+        raise _wrong(name, field, f"has {values.size} numbers, not {count}")
     if not np.isfinite(values).all():
-        raise RegistrationError(
-            f"the {name} camera is not calibrated: {field} of its camera_info has numbers that are not finite: "
-            f"{values.tolist()}. Calibrate it (camera_calibration) or give the nine numbers of ir_to_rgb"
-        )
+        raise _uncalibrated(name, f"{field} of its camera_info has numbers that are not finite: {values.tolist()}")
     return values
+
+
+def _wrong(name: str, field: str, what: str) -> RegistrationError:
+    return RegistrationError(f"{field} of the {name} camera's camera_info {what}")
+
+
+def _uncalibrated(name: str, why: str) -> RegistrationError:
+    return RegistrationError(
+        f"the {name} camera is not calibrated: {why}. Calibrate it (camera_calibration) or give the nine numbers of "
+        "ir_to_rgb"
+    )
 
 
 def _true_points(rgb: _CameraModel, ir: _CameraModel, between: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

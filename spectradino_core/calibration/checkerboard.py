@@ -13,40 +13,30 @@ import numpy as np
 from spectradino_core.calibration.registration import Registration, Warp
 from spectradino_core.invalid_counts import InvalidCounts
 
-__all__ = ["checkerboard"]
-
 _LINE = (235, 235, 235)
 _OUTLINE = (64, 220, 255)
 _UNSEEN = 0.35
+_TILES = 8
+"""Tiles along the longer side."""
 
 
-def checkerboard(
-    rgb: np.ndarray, infrared: np.ndarray, registration: Registration | None = None, tiles: int = 8
-) -> np.ndarray:
-    """Draw alternating RGB and IR tiles.
+def checkerboard(rgb: np.ndarray, infrared: np.ndarray, registration: Registration | None = None) -> np.ndarray:
+    """Draw alternating RGB and IR tiles, uint8 RGB [h, w, 3].
 
-    IR tiles are stretched between the 1st and 99th percentile of the part inside the RGB image, in the inferno colour
-    map; RGB tiles that the IR camera does not see are darkened, and its field of view is outlined.
+    IR tiles are stretched between the 1st and 99th percentile of the part inside the RGB image; RGB tiles that the IR
+    camera does not see are darkened, and its field of view is outlined.
 
     Args:
-        rgb: uint8 [h, w, 3] in RGB order.
-        infrared: uint8 or uint16 [h', w'].
+        rgb, infrared: uint8 [h, w, 3] in RGB order, and uint8 or uint16 [h', w'].
         registration: IR-to-RGB mapping; None: the IR image covers the whole RGB image.
-        tiles: tiles along the longer side, at least 2.
-
-    Returns:
-        uint8 [h, w, 3] in RGB order.
 
     Raises:
-        ValueError: an image has another shape or type, or `tiles` is below 2.
-        RegistrationError: the registration is not for images of these sizes.
+        ValueError, RegistrationError: an image has another shape or type, or a size that the registration is not for.
     """
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or rgb.size == 0:
         raise ValueError(f"an RGB frame must be uint8 [h, w, 3], got {rgb.dtype} {tuple(rgb.shape)}")
     if infrared.ndim != 2 or infrared.dtype not in (np.uint8, np.uint16) or infrared.size == 0:
         raise ValueError(f"an IR frame must be uint8 or uint16 [h, w], got {infrared.dtype} {tuple(infrared.shape)}")
-    if tiles < 2:
-        raise ValueError(f"a checkerboard must have at least 2 tiles, got {tiles}")
     height, width = rgb.shape[:2]
     size, ir_size = (width, height), (infrared.shape[1], infrared.shape[0])
     if registration is None:
@@ -62,7 +52,7 @@ def checkerboard(
     grey = np.clip((warped.astype(np.float32) - low) * (255.0 / max(high - low, 1.0)), 0, 255).astype(np.uint8)
     hot = cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
 
-    side = -(-max(width, height) // tiles)
+    side = -(-max(width, height) // _TILES)
     columns, rows = np.arange(width) // side, np.arange(height)[:, None] // side
     infrared_tiles = ((columns + rows) % 2 == 1) & seen
     out = np.where(infrared_tiles[..., None], hot, rgb)
@@ -74,12 +64,9 @@ def checkerboard(
         cv2.line(lines, (at, 0), (at, height - 1), 1, thickness)
     for at in range(side, height, side):
         cv2.line(lines, (0, at), (width - 1, at), 1, thickness)
-    _blend(out, lines.astype(bool) & seen, _LINE, 0.5)
+    drawn = lines.astype(bool) & seen
+    out[drawn] = (out[drawn] * 0.5 + np.array(_LINE) * 0.5).astype(np.uint8)
     if not seen.all():
         edges, _ = cv2.findContours(seen.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
         cv2.drawContours(out, edges, -1, _OUTLINE, thickness + 1, cv2.LINE_AA)
     return out
-
-
-def _blend(image: np.ndarray, where: np.ndarray, colour: tuple[int, int, int], alpha: float) -> None:
-    image[where] = (image[where] * (1 - alpha) + np.array(colour) * alpha).astype(np.uint8)

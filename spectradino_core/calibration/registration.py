@@ -15,8 +15,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-__all__ = ["MIN_OVERLAP", "Registration", "RegistrationError", "Size", "Warp"]
-
 Size = tuple[int, int]
 """(width, height) in pixels."""
 
@@ -76,12 +74,12 @@ class Registration:
             )
         object.__setattr__(self, "matrix", tuple(float(v) for v in matrix))
         if self.ir_size is not None and self.rgb_size is not None:
-            self.check(self.ir_size, self.rgb_size)
+            self.for_sizes(self.ir_size, self.rgb_size)
 
     @classmethod
     def whole(cls, ir_size: Size, rgb_size: Size) -> Registration:
         """Return the mapping of the whole IR image to the whole RGB image, used without a registration."""
-        return cls(tuple(_resize(ir_size, rgb_size).reshape(-1)), ir_size, rgb_size, "no registration")
+        return cls(tuple(resize_matrix(ir_size, rgb_size).reshape(-1)), ir_size, rgb_size, "no registration")
 
     def for_sizes(self, ir_size: Size, rgb_size: Size) -> np.ndarray:
         """Return the matrix [3, 3] for images of these sizes, which may be scaled versions of the calibrated sizes.
@@ -98,13 +96,9 @@ class Registration:
         _check_overlap(matrix, ir_size, rgb_size, self.source)
         return matrix
 
-    def check(self, ir_size: Size, rgb_size: Size) -> None:
-        """Check that the registration is for images of these sizes; raises as `for_sizes`."""
-        self.for_sizes(ir_size, rgb_size)
-
     def points(self, points: np.ndarray, ir_size: Size, rgb_size: Size) -> np.ndarray:
         """Map points float [N, 2], x and y, from IR to RGB pixels. Raises as `for_sizes`."""
-        return _apply(self.for_sizes(ir_size, rgb_size), np.asarray(points, np.float64))
+        return transfer(self.for_sizes(ir_size, rgb_size), np.asarray(points, np.float64))
 
     def _from_actual(self, which: str, actual: Size, calibrated: Size | None) -> np.ndarray:
         if calibrated is None or actual == calibrated:
@@ -115,7 +109,7 @@ class Registration:
                 f"{actual[0]}x{actual[1]}, of another aspect ratio: calibrate again for this size, or set the camera "
                 "back"
             )
-        return _resize(actual, calibrated)
+        return resize_matrix(actual, calibrated)
 
 
 class Warp:
@@ -130,20 +124,12 @@ class Warp:
     """
 
     def __init__(self, registration: Registration, ir_size: Size, rgb_size: Size, target: Size) -> None:
-        """
-        Args:
-            registration: IR-to-RGB mapping.
-            ir_size, rgb_size: (width, height) of the images.
-            target: (width, height) of the result, the scaled RGB image.
-
-        Raises:
-            RegistrationError: see `Registration.for_sizes`.
-        """
-        matrix = _resize(rgb_size, target) @ registration.for_sizes(ir_size, rgb_size)
-        scales = np.clip(_scales(matrix, ir_size), 0.0, 1.0)
+        """The target is the scaled RGB image. Raises as `Registration.for_sizes`."""
+        matrix = resize_matrix(rgb_size, target) @ registration.for_sizes(ir_size, rgb_size)
+        scales = np.clip([np.linalg.norm(step) for step in jacobian(matrix, ir_size).T], 0.0, 1.0)
         small = (max(1, round(ir_size[0] * scales[0])), max(1, round(ir_size[1] * scales[1])))
         self.averaged: Size = small
-        back = np.linalg.inv(matrix @ _resize(small, ir_size))
+        back = np.linalg.inv(matrix @ resize_matrix(small, ir_size))
         columns, rows = np.arange(target[0], dtype=np.float64), np.arange(target[1], dtype=np.float64)[:, None]
         x, y, w = (back[i, 0] * columns + back[i, 1] * rows + back[i, 2] for i in range(3))
         w = np.where(w > 1e-9, w, np.nan)  # nothing is visible on or behind the horizon
@@ -163,24 +149,21 @@ class Warp:
         # The border is replicated, so that a pixel half outside is not mixed with a fill value.
         return cv2.remap(frame, self._x, self._y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
-    @classmethod
-    def of(cls, registration: Registration, ir_size: Size, rgb_size: Size, target: Size) -> Warp:
+    @staticmethod
+    @lru_cache(maxsize=4)
+    def of(registration: Registration, ir_size: Size, rgb_size: Size, target: Size) -> Warp:
         """Like the constructor, but cache the last few."""
-        return _prepared(registration, ir_size, rgb_size, target)
+        return Warp(registration, ir_size, rgb_size, target)
 
 
-@lru_cache(maxsize=4)
-def _prepared(registration: Registration, ir_size: Size, rgb_size: Size, target: Size) -> Warp:
-    return Warp(registration, ir_size, rgb_size, target)
-
-
-def _resize(before: Size, after: Size) -> np.ndarray:
+def resize_matrix(before: Size, after: Size) -> np.ndarray:
     """Return the mapping of pixel centres [3, 3] for resizing an image."""
     x, y = after[0] / before[0], after[1] / before[1]
     return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
 
 
-def _apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+def transfer(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Map points [N, 2] through a homography [3, 3]."""
     mapped = np.concatenate([points, np.ones((len(points), 1))], axis=1) @ matrix.T
     return mapped[:, :2] / mapped[:, 2:]
 
@@ -190,11 +173,11 @@ def _corners(size: Size) -> np.ndarray:
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
 
 
-def _scales(matrix: np.ndarray, size: Size) -> np.ndarray:
-    """Return the scale of one step to the right and one step down at the image's centre: [2]."""
+def jacobian(matrix: np.ndarray, size: Size) -> np.ndarray:
+    """Return the Jacobian [2, 2] of a homography at the image's centre: columns for a step right and a step down."""
     centre = np.array([[(size[0] - 1) / 2, (size[1] - 1) / 2]])
-    here, right, down = (_apply(matrix, centre + step) for step in ((0, 0), (1, 0), (0, 1)))
-    return np.array([np.linalg.norm(right - here), np.linalg.norm(down - here)])
+    here, right, down = (transfer(matrix, centre + step)[0] for step in ((0, 0), (1, 0), (0, 1)))
+    return np.stack([right - here, down - here], axis=1)
 
 
 def _overlap(matrix: np.ndarray, ir_size: Size, rgb_size: Size) -> tuple[float, float] | None:
@@ -202,7 +185,7 @@ def _overlap(matrix: np.ndarray, ir_size: Size, rgb_size: Size) -> tuple[float, 
     corners = _corners(ir_size)
     if (np.concatenate([corners, np.ones((4, 1))], axis=1) @ matrix[2] <= 1e-6).any():
         return None
-    quad, frame = _apply(matrix, corners).astype(np.float32), _corners(rgb_size).astype(np.float32)
+    quad, frame = transfer(matrix, corners).astype(np.float32), _corners(rgb_size).astype(np.float32)
     if not np.isfinite(quad).all():
         return None
     area = float(cv2.intersectConvexConvex(quad, frame)[0])

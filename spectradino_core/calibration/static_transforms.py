@@ -12,8 +12,6 @@ import numpy as np
 from spectradino_core.calibration.camera_geometry import rotation_matrix
 from spectradino_core.calibration.registration import RegistrationError
 
-__all__ = ["StaticTransforms"]
-
 log = logging.getLogger(__name__)
 
 _MAX_FRAMES = 4096
@@ -21,7 +19,7 @@ _MAX_FRAMES = 4096
 
 
 class _Link(NamedTuple):
-    """Pose of a frame in its parent, X_parent = R X + translation; R as a quaternion x y z w of any length."""
+    """Pose of a frame in its parent; the quaternion is x y z w, of any length."""
 
     parent: str
     translation: tuple[float, float, float]
@@ -47,16 +45,10 @@ class StaticTransforms:
         self._reported: set[str] = set()
 
     def take(self, transforms: Iterable[Any]) -> bool:
-        """Store transforms; a newer one of the same child frame replaces the older one.
+        """Store geometry_msgs/TransformStamped messages; return whether a transform changed.
 
         An unusable transform raises no error before `between` needs it, and replaces no usable one. As in tf2, a
         transform without a frame name, or of a frame in itself, is ignored. Frames beyond the first 4096 are ignored.
-
-        Args:
-            transforms: geometry_msgs/TransformStamped messages.
-
-        Returns:
-            Whether a transform changed.
         """
         changed = False
         for message in transforms:
@@ -70,25 +62,17 @@ class StaticTransforms:
             if known is not None and not known.problem and (problem := link.problem):
                 if child not in self._reported:
                     self._reported.add(child)
-                    log.warning(
-                        "ignored a transform of frame %s in %s in /tf_static: %s; the one before it holds",
-                        _quoted(child),
-                        _quoted(link.parent),
-                        problem,
-                    )
+                    where = f"frame {_quoted(child)} in {_quoted(link.parent)}"
+                    log.warning("ignored a transform of %s in /tf_static: %s; the one before it holds", where, problem)
                 continue
             self._links[child] = link
             changed = True
         return changed
 
     def between(self, target: str, source: str) -> tuple[np.ndarray, np.ndarray]:
-        """Compose the transform that tf2's `lookup_transform(target, source)` returns.
+        """Compose the transform that tf2's `lookup_transform(target, source)` returns, as R [3, 3] and t [3] in metres.
 
-        Args:
-            target, source: frame ids; a leading slash is ignored.
-
-        Returns:
-            R [3, 3] and t [3] in metres, so that X_target = R X_source + t.
+        X_target = R X_source + t. A leading slash of frame ids is ignored.
 
         Raises:
             RegistrationError: a frame is unknown, the two are not connected, or a transform between them is unusable;

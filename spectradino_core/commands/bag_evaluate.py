@@ -74,9 +74,8 @@ def _run(options: argparse.Namespace) -> int:
     if missing:  # fail now, not after hours of replaying
         raise RuntimeError(f"{' and '.join(missing)} not installed: pip install 'spectradino_ros[bag,runtime]'")
     from spectradino_core.bags.evaluate import evaluate_bags, find_bags
-    from spectradino_core.bags.evaluation_options import Options, parse_sweeps
+    from spectradino_core.bags.evaluation_options import LabelSource, Options, parse_sweeps
     from spectradino_core.bags.report import summary_lines, write_report
-    from spectradino_core.bags.scored_bag import LabelSource
 
     if not options.sweep:
         refuse(options, "seed", "has no effect without --sweep")

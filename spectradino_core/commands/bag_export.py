@@ -68,10 +68,10 @@ def _run(options: argparse.Namespace) -> int:
         Selection(options.select, options.every, limit=options.limit, **change),
         options.format or "coco",
         options.register,
-        options.rgb_topic,
-        options.ir_topic,
-        options.clock,
         options.overwrite,
+        rgb_topic=options.rgb_topic,
+        ir_topic=options.ir_topic,
+        clock=options.clock,
     )
     with tqdm(unit=" frames", disable=None, file=sys.stderr) as bar:
 

@@ -134,7 +134,7 @@ def find_time_offset(
         CalibrationError: no acceptable estimate.
     """
     from spectradino_core.calibration.estimation.recordings import activities_of_bag, delay_of_bag
-    from spectradino_core.calibration.estimation.time_offset import OffsetLimits, estimate_time_offset, sharpened
+    from spectradino_core.calibration.estimation.time_offset import estimate_time_offset, sharpened
 
     if registration is None:
         registration = _found_on_the_way(reader, window_ms, by_arrival)
@@ -142,9 +142,9 @@ def find_time_offset(
     if registration is None:
         # Without a registration, require a strong agreement: objects that pass one cell earlier than another look like
         # clocks that differ.
-        rough = estimate_time_offset(rgb, ir, window_ms, OffsetLimits(agreement=0.3))
+        rough = estimate_time_offset(rgb, ir, window_ms, min_agreement=0.3)
         return rough, rough
-    rough = estimate_time_offset(rgb, ir, window_ms, OffsetLimits(spread_ms=20.0))
+    rough = estimate_time_offset(rgb, ir, window_ms, max_spread_ms=20.0)
     offset, delay = rough.offset_ms, None
     for _ in range(2):
         one = delay_of_bag(reader, rgb.stamps_ns, ir.stamps_ns, offset, registration, by_arrival)
@@ -214,7 +214,7 @@ def _print_refused(reader: Any) -> None:
 
 def _found_on_the_way(reader: Any, window_ms: float, by_arrival: bool) -> Any:
     """Estimate a registration for comparing cells, whatever the clocks; None if there is none."""
-    from spectradino_core.calibration.estimation.errors import CalibrationError
+    from spectradino_core.calibration.estimation import CalibrationError
     from spectradino_core.calibration.estimation.homography import AlreadyRegisteredError, estimate_homography
     from spectradino_core.calibration.estimation.recordings import pairs_of_bag
 
@@ -284,7 +284,7 @@ def _write(path: Path, before: Any, note: str, **entries: Any) -> None:
 def _write_image(path: Path, pairs: Any, registration: Any) -> None:
     import cv2
 
-    from spectradino_core.calibration.estimation.before_and_after import before_and_after
+    from spectradino_core.calibration.estimation.recordings import before_and_after
     from spectradino_core.files import written_atomically
 
     image = before_and_after([pairs[k] for k in sorted({0, len(pairs) // 2, len(pairs) - 1})], registration)

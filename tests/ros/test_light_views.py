@@ -13,7 +13,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from spectradino_core.bags.message_types import DEFINITIONS, writing_types
+from spectradino_core.bags.messages import DEFINITIONS, writing_types
 from spectradino_core.runtime.overlay import BOX_COLOURS
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 from spectradino_ros.outputs import Outputs

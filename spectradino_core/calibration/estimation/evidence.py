@@ -1,42 +1,24 @@
-"""Evidence for a homography, its acceptance limits, and the errors for homographies that bring no gain."""
+"""Evidence for a homography: gain in structure correlation, jackknife error bounds, acceptance limits, and errors.
+
+Letters: h x w an image, G parts that the evidence is divided into, P points.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 
-from spectradino_core.calibration.estimation.errors import CalibrationError
-from spectradino_core.calibration.registration import Registration
+from spectradino_core.calibration.estimation import CalibrationError
+from spectradino_core.calibration.estimation.structure import structure, warped
+from spectradino_core.calibration.registration import Registration, Size, jacobian
 
-__all__ = ["AlreadyRegisteredError", "Evidence", "HomographyEstimate", "Limits", "UncertainRegistrationError"]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Acceptance limits of a homography.
-
-    Attributes:
-        hits: number of held-out patches, localised in both directions, that lie where the fit predicts.
-        hit_fraction: fraction of all such patches.
-        coverage: fraction of the common field of view with hits nearby.
-        disagreement: between fits from either half, in pixels of the compared images, at most 640 wide.
-        uncertainty: 95 % bound of the error at the corners, as a ratio of the RGB image's width.
-        gain: minimum relative rise of the structure correlation over no calibration, beyond its noise.
-        registered: maximum distance from no calibration, uncertainty included, at which a homography without gain means
-            that the cameras are registered; as a ratio of the RGB image's width.
-        stretch: maximum ratio of the two directions' scales.
-    """
-
-    hits: int = 110
-    hit_fraction: float = 0.6
-    coverage: float = 0.3
-    disagreement: float = 1.5
-    uncertainty: float = 0.0125
-    gain: float = 0.05
-    registered: float = 0.03
-    stretch: float = 1.15
+GROUPS = 8
+"""Maximum number of parts that the evidence is divided into."""
 
 
 @dataclass(frozen=True)
@@ -74,19 +56,10 @@ class Evidence:
     moved_px: float
     moved_corner_px: float
 
-    @property
-    def hit_fraction(self) -> float:
-        return self.hits / max(self.matches, 1)
-
 
 @dataclass(frozen=True)
 class HomographyEstimate:
-    """Estimated registration with its evidence.
-
-    Attributes:
-        registration: IR to RGB pixels, with the images' sizes.
-        evidence: reasons to accept it.
-    """
+    """Estimated registration (IR to RGB pixels, with the images' sizes) with its evidence."""
 
     registration: Registration
     evidence: Evidence
@@ -110,14 +83,104 @@ class UncertainRegistrationError(CalibrationError):
 
 
 class AlreadyRegisteredError(CalibrationError):
-    """No homography is better than none: the IR image already covers the RGB image as it is.
+    """No homography is better than none: the IR image already covers the RGB image as it is (`registration`).
 
-    Attributes:
-        estimate: the best homography found, with the evidence that it brings no gain.
-        registration: the IR image stretched over the whole RGB image.
+    `estimate` is the best homography found, with the evidence that it brings no gain.
     """
 
     def __init__(self, text: str, estimate: HomographyEstimate, registration: Registration) -> None:
         super().__init__(text)
         self.estimate = estimate
         self.registration = registration
+
+
+class Gain(NamedTuple):
+    """Rise of the structure correlation, see the attributes of `Evidence`."""
+
+    likeness: float
+    likeness_before: float
+    gain: float
+    gain_noise: float
+
+
+def likeness_gain(
+    grey: Sequence[tuple[np.ndarray, np.ndarray]],
+    maps: Sequence[np.ndarray],
+    whole: np.ndarray,
+    shrink: np.ndarray,
+    size: Size,
+    blocks: np.ndarray,
+) -> Gain:
+    """Measure the gain of maps over no calibration.
+
+    Args:
+        grey: pairs of RGB and IR images, float32 [h, w].
+        maps: IR to RGB pixels [3, 3], the k-th estimated without the k-th group of pairs (or patches of a single pair).
+        whole: the map without a calibration.
+        shrink, size: RGB pixels to pixels of the compared images [3, 3], and their (width, height).
+        blocks: of a single pair, the group of patches of each block, int64 [rows, columns].
+    """
+    rows: list[np.ndarray] = []  # per group: sums after, then before
+    if len(grey) > 1:
+        for group, matrix in enumerate(maps):
+            members = [pair for k, pair in enumerate(grey) if k * len(maps) // len(grey) == group]
+            sums = [[_sums(pair, shrink @ m, size)[0, 0] for m in (matrix, whole)] for pair in members]
+            rows.append(np.sum(sums, axis=0))
+    else:
+        before = _sums(grey[0], shrink @ whole, size, blocks.shape)
+        for group, matrix in enumerate(maps):
+            after, own = _sums(grey[0], shrink @ matrix, size, blocks.shape), blocks == group
+            rows.append(np.stack([after[own].sum(axis=0), before[own].sum(axis=0)]))
+    likeness = np.array([[_correlation(part) for part in row] for row in rows])
+    total = np.sum(rows, axis=0)
+    gains = likeness[:, 0] - likeness[:, 1]
+    return Gain(_correlation(total[0]), _correlation(total[1]), float(gains.mean()), mean_bound(gains))
+
+
+def _sums(
+    pair: tuple[np.ndarray, np.ndarray], matrix: np.ndarray, size: Size, blocks: tuple[int, ...] = (1, 1)
+) -> np.ndarray:
+    """Return products of structure and both energies by block: float64 [rows, columns, 3]."""
+    colour, infrared = pair
+    image, seen = laid(infrared, matrix, size)
+    a = structure(cv2.resize(colour, size, interpolation=cv2.INTER_AREA)) * seen
+    b = structure(image, seen) * seen
+    planes = [np.einsum("chw,chw->hw", one, other) for one, other in ((a, b), (a, a), (b, b))]
+    return np.stack(
+        [cv2.resize(p.astype(np.float64), blocks[::-1], interpolation=cv2.INTER_AREA) for p in planes], axis=-1
+    )
+
+
+def _correlation(sums: np.ndarray) -> float:
+    return float(sums[0] / math.sqrt(max(sums[1] * sums[2], 1e-12)))
+
+
+def laid(infrared: np.ndarray, matrix: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
+    """Warp the IR image by a homography, see `warped`."""
+    scale = math.sqrt(abs(np.linalg.det(jacobian(matrix, (infrared.shape[1], infrared.shape[0])))))
+    return warped(infrared, matrix, size, max(scale, 0.05))
+
+
+def jackknife_bound(estimates: Sequence[np.ndarray]) -> float:
+    """Return the 95 % bound of the error at the worst of several points; infinite for fewer than two parts.
+
+    The estimates are the positions of the points, float64 [P, 2], without each of the parts.
+    """
+    if len(estimates) < 2:
+        return math.inf
+    points = np.stack(estimates)
+    away = points - points.mean(axis=0)
+    variance = (len(points) - 1) / len(points) * (away**2).sum(axis=(0, 2))
+    return _quantile(len(points)) * float(np.sqrt(variance.max()))
+
+
+def mean_bound(values: np.ndarray) -> float:
+    """Return the 95 % bound of the error of a mean of independent values [G]; infinite for fewer than two."""
+    if len(values) < 2:
+        return math.inf
+    return _quantile(len(values)) * float(values.std(ddof=1)) / math.sqrt(len(values))
+
+
+def _quantile(parts: int) -> float:
+    # With few parts the spread itself is uncertain, so bounds widen, about as Student's quantiles do.
+    return 2 + 4 / (parts - 1)

@@ -1,7 +1,7 @@
 """Estimate the IR-to-RGB homography from image pairs, or refuse with the reason.
 
 All scales and shifts are tried on downscaled images (`search.py`), and the best candidates are refined by patches
-(`matching.py`, `fitting.py`) from coarse to fine. A result must pass these tests:
+(`matching.py`) from coarse to fine. A result must pass these tests:
 
 - enough patches held out from the fit (every other block in turn) lie where it predicts;
 - they cover enough of the common field of view;
@@ -24,23 +24,28 @@ from operator import add
 import cv2
 import numpy as np
 
-from spectradino_core.calibration.estimation.errors import CalibrationError
+from spectradino_core.calibration.estimation import CalibrationError, spread_over
 from spectradino_core.calibration.estimation.evidence import (
+    GROUPS,
     AlreadyRegisteredError,
     Evidence,
     HomographyEstimate,
-    Limits,
     UncertainRegistrationError,
+    jackknife_bound,
+    laid,
+    likeness_gain,
 )
-from spectradino_core.calibration.estimation.fitting import INLIER_PX, fit, transfer
-from spectradino_core.calibration.estimation.likeness import jacobian, laid, likeness_gain
-from spectradino_core.calibration.estimation.matching import Matches, Surfaces
+from spectradino_core.calibration.estimation.matching import INLIER_PX, Surfaces, fit
 from spectradino_core.calibration.estimation.search import search
 from spectradino_core.calibration.estimation.structure import grey_image, structure
-from spectradino_core.calibration.estimation.uncertainty import GROUPS, jackknife_bound
-from spectradino_core.calibration.registration import Registration, RegistrationError, Size
-
-__all__ = ["AlreadyRegisteredError", "Evidence", "HomographyEstimate", "Limits", "estimate_homography"]
+from spectradino_core.calibration.registration import (
+    Registration,
+    RegistrationError,
+    Size,
+    jacobian,
+    resize_matrix,
+    transfer,
+)
 
 _LEVELS = ((256, 8), (512, 8), (640, 8))
 """Image width and search radius, from coarse to fine."""
@@ -51,11 +56,21 @@ _SEARCHED = 8  # number of pairs for the coarse search
 _ROLLS = ((0.0,), (-4.0, 4.0))
 _NEARLY = 0.8  # candidates with at least this fraction of the best score are refined too
 
+# Acceptance limits. Hits are held-out patches, localised in both directions, that lie where the fit predicts.
+_MIN_HITS, _MIN_HIT_FRACTION = 110, 0.6
+_MIN_COVERAGE = 0.3  # fraction of the common field of view with hits nearby
+_MAX_DISAGREEMENT = 1.5  # of fits from either half, in pixels of the compared images, at most 640 wide
+_MAX_UNCERTAINTY = 0.0125  # 95 % bound of the error at the corners, as a ratio of the RGB image's width
+_MIN_GAIN = 0.05  # relative rise of the structure correlation over no calibration, beyond its noise
+_REGISTERED = 0.03
+"""Maximum distance from no calibration, uncertainty included, at which a homography without gain means that the cameras
+are registered; as a ratio of the RGB image's width."""
+_MAX_STRETCH = 1.15  # ratio of the two directions' scales
+
 
 def estimate_homography(
     pairs: Sequence[tuple[np.ndarray, np.ndarray]],
     scales: tuple[float, float] | None = None,
-    limits: Limits | None = None,
 ) -> HomographyEstimate:
     """Estimate the homography that a set of image pairs agrees on.
 
@@ -63,13 +78,11 @@ def estimate_homography(
         pairs: RGB uint8 [h, w, 3] and IR uint8 or uint16 [h', w'], each of one size throughout.
         scales: minimum and maximum number of RGB pixels per IR pixel; None: 0.4 to 1.5 times the scale at which the IR
             image just covers the RGB image.
-        limits: acceptance limits.
 
     Raises:
         AlreadyRegisteredError: none is needed.
         CalibrationError: no pairs, images of several sizes, or no acceptable result; gives the reason.
     """
-    limits = limits or Limits()
     if not pairs:
         raise CalibrationError("there is no pair of images to register")
     sizes = {(_size(rgb), _size(infrared)) for rgb, infrared in pairs}
@@ -80,13 +93,14 @@ def estimate_homography(
     if min(*rgb_size, *ir_size) < 64:
         raise CalibrationError(f"images of {min(*rgb_size, *ir_size)} pixels across are too small to register")
     grey = [(grey_image(rgb), grey_image(infrared)) for rgb, infrared in pairs]
-    min_scale, max_scale = scales or _plausible_scales(rgb_size, ir_size)
+    covering = max(rgb_size[0] / ir_size[0], rgb_size[1] / ir_size[1])
+    min_scale, max_scale = scales or (0.4 * covering, 1.5 * covering)
     count = max(2, math.ceil(np.log(max_scale / min_scale) / 0.04))
     steps = np.exp(np.linspace(np.log(min_scale), np.log(max_scale), count))
     refusal: CalibrationError | None = None
     whole = np.reshape(Registration.whole(ir_size, rgb_size).matrix, (3, 3))
     for rolls in _ROLLS:
-        candidates = search(_spread_over(grey, _SEARCHED), list(steps), rolls)
+        candidates = search(spread_over(grey, _SEARCHED), list(steps), rolls)
         good = [c.matrix for c in candidates if c.score >= _NEARLY * candidates[0].score]
         if rolls == _ROLLS[0] and not any(_are_near(matrix, whole, ir_size, rgb_size) for matrix in good):
             good.append(whole)  # always try the identity
@@ -95,7 +109,7 @@ def estimate_homography(
         refined = [_Refined(grey, matrix, rgb_size, ir_size) for matrix in good]
         refined.sort(key=lambda r: -r.rank)
         try:
-            return refined[0].judged(limits)
+            return refined[0].judged()
         except (AlreadyRegisteredError, UncertainRegistrationError):
             raise  # the location is right: a rotated IR image would not fit better
         except CalibrationError as error:
@@ -106,24 +120,25 @@ def estimate_homography(
 
 
 class _Refined:
-    """A refined candidate with its evidence."""
+    """A candidate refined from coarse to fine, with its evidence."""
 
     def __init__(self, grey: list[tuple[np.ndarray, np.ndarray]], matrix: np.ndarray, rgb_size: Size, ir_size: Size):
         self.grey, self.rgb_size, self.ir_size = grey, rgb_size, ir_size
         self.matrix = matrix
-        self.found: Matches | None = None
+        self.tried = self.hits = 0
+        self.maps: list[np.ndarray] = []  # corrections fitted to either half of the patches; empty: nothing fits
         for width, radius in _LEVELS:
-            size, shrink = _picture(rgb_size, min(width, rgb_size[0]))
+            width = min(width, rgb_size[0])
+            size = (width, max(32, round(rgb_size[1] * width / rgb_size[0])))
+            shrink = resize_matrix(rgb_size, size)
             groups = self._surfaces(size, shrink, radius)
             total = reduce(add, groups)
             found = total.matches(_MIN_SCORE)
             if len(found) < 16:
-                self.found = None
                 return
-            done = fit(found, size)
-            moved = np.linalg.inv(shrink) @ done.correction @ shrink @ self.matrix
+            correction = fit(found, size)
+            moved = np.linalg.inv(shrink) @ correction @ shrink @ self.matrix
             if not np.isfinite(moved).all() or abs(moved[2, 2]) < 1e-9:
-                self.found = None
                 return
             self.before = self.matrix
             self.matrix = moved / moved[2, 2]
@@ -132,7 +147,7 @@ class _Refined:
 
     @property
     def rank(self) -> float:
-        return 0.0 if self.found is None else self.hits * self.hits / max(self.tried, 1)
+        return self.hits * self.hits / max(self.tried, 1)
 
     def _surfaces(self, size: Size, shrink: np.ndarray, radius: int) -> list[Surfaces]:
         # Neighbours in one group: images taken close together are not independent.
@@ -147,23 +162,20 @@ class _Refined:
 
     def _hold_out(self) -> None:
         """Fit every other block of patches and evaluate on the rest."""
-        assert self.found is not None
         odd = (self.found.cells // _BLOCK).sum(axis=1) % 2 == 1
-        self.tried = self.hits = 0
-        self.maps: list[np.ndarray] = []
         distances: list[np.ndarray] = []
         hit_cells: list[np.ndarray] = []
         for part in (odd, ~odd):
             if part.sum() < 8:
                 return
-            done = fit(self.found[part], self.size)
-            self.maps.append(done.correction)
+            correction = fit(self.found[part], self.size)
+            self.maps.append(correction)
             rest = self.found[~part & self.found.corners]
-            off = np.linalg.norm(transfer(done.correction, rest.points) - rest.points - rest.shifts, axis=1)
+            off = np.linalg.norm(transfer(correction, rest.points) - rest.points - rest.shifts, axis=1)
             distances.append(off)
             hit_cells.append(rest.cells[off < INLIER_PX])
         off = np.concatenate(distances)
-        self.tried, self.hits = len(off), int((off < INLIER_PX).sum())
+        self.tried, self.hits = len(off), int(np.count_nonzero(off < INLIER_PX))
         self.residual = float(np.median(off)) if len(off) else math.inf
         covered = np.zeros(self.total.grid[::-1], np.uint8)
         for column, row in np.concatenate(hit_cells):
@@ -172,37 +184,38 @@ class _Refined:
         seen = cv2.resize(self.seen.astype(np.float32), self.total.grid, interpolation=cv2.INTER_AREA) > 0.5
         self.coverage = float(covered[seen].mean()) if seen.any() else 0.0
 
-    def judged(self, limits: Limits) -> HomographyEstimate:
+    def judged(self) -> HomographyEstimate:
         """Return the estimate, or raise CalibrationError with the reason for refusing it."""
         hint = "record daylight scenes with edges that both cameras see, spread over the image"
-        if self.found is None or len(getattr(self, "maps", ())) < 2:
+        if len(self.maps) < 2:
             raise CalibrationError(f"too little of the IR images is found again in the RGB images; {hint}")
-        registration = self._plausible(limits)
+        registration = self._plausible()
         unit = self.rgb_size[0] / self.size[0]
         disagreement = self._disagreement() * unit
-        if self.hits < limits.hits or self.hits < limits.hit_fraction * self.tried:
+        if self.hits < _MIN_HITS or self.hits < _MIN_HIT_FRACTION * self.tried:
             raise CalibrationError(
                 f"too few patches agree: {self.hits} of {self.tried} matched patches lie where the others predict, at "
-                f"least {limits.hits} and {limits.hit_fraction:.0%} are required; {hint}"
+                f"least {_MIN_HITS} and {_MIN_HIT_FRACTION:.0%} are required; {hint}"
             )
-        if self.coverage < limits.coverage:
+        if self.coverage < _MIN_COVERAGE:
             raise CalibrationError(
                 f"matching patches cover only {self.coverage:.0%} of the common field of view, at least "
-                f"{limits.coverage:.0%} is required; {hint}"
+                f"{_MIN_COVERAGE:.0%} is required; {hint}"
             )
-        if disagreement > limits.disagreement * unit:
+        if disagreement > _MAX_DISAGREEMENT * unit:
             raise CalibrationError(
                 f"fits from either half of the images differ by {disagreement:.1f} px (median), at most "
-                f"{limits.disagreement * unit:.1f} px are allowed: avoid close objects, and check that the cameras are "
+                f"{_MAX_DISAGREEMENT * unit:.1f} px are allowed: avoid close objects, and check that the cameras are "
                 "rigidly mounted and their clocks synchronised"
             )
-        parts = self._parts()
-        uncertainty = max(self._spread(part) for part in parts) * unit
+        parts, seen = self._parts(), self._seen_points()
+        uncertainty = unit * max(jackknife_bound([transfer(correction, seen) for correction in kind]) for kind in parts)
         whole = Registration.whole(self.ir_size, self.rgb_size)
         from_whole = np.reshape(whole.matrix, (3, 3))
         if not math.isfinite(uncertainty):
             raise CalibrationError(f"too few matches remain when some of the images are held out; {hint}")
-        maps = [self._moved(correction) for correction in parts[0]]
+        maps = [np.linalg.inv(self.shrink) @ correction @ self.shrink @ self.before for correction in parts[0]]
+        maps = [matrix / matrix[2, 2] for matrix in maps]
         gain = likeness_gain(self.grey, maps, from_whole, self.shrink, self.size, _block_groups(self.total.grid))
         points = _grid_points(self.ir_size)
         moved = np.linalg.norm(transfer(self.matrix, points) - transfer(from_whole, points), axis=1)
@@ -214,20 +227,18 @@ class _Refined:
             residual_px=self.residual * unit,
             disagreement_px=disagreement,
             uncertainty_px=uncertainty,
-            likeness=gain.after,
-            likeness_before=gain.before,
-            gain=gain.mean,
-            gain_noise=gain.noise,
+            **gain._asdict(),
             moved_px=float(np.median(moved)),
             moved_corner_px=float(moved.max()),
         )
         estimate = HomographyEstimate(registration, evidence)
-        if gain.mean < max(gain.noise, limits.gain * gain.before):
+        if evidence.gain < max(evidence.gain_noise, _MIN_GAIN * evidence.likeness_before):
             said = (
-                f"structure correlation {gain.before:.3f} without a calibration, {gain.after:.3f} with it, a gain of "
-                f"{gain.mean:.3f} in images held out from the fit (noise {gain.noise:.3f})"
+                f"structure correlation {evidence.likeness_before:.3f} without a calibration, {evidence.likeness:.3f} "
+                f"with it, a gain of {evidence.gain:.3f} in images held out from the fit (noise "
+                f"{evidence.gain_noise:.3f})"
             )
-            if evidence.moved_px + uncertainty > limits.registered * self.rgb_size[0]:
+            if evidence.moved_px + uncertainty > _REGISTERED * self.rgb_size[0]:
                 raise UncertainRegistrationError(
                     f"the homography found ({evidence.moved_px:.0f} px from the IR image stretched over the RGB image, "
                     f"uncertain by {uncertainty:.0f} px) fits no better than none: {said}; {hint}"
@@ -239,7 +250,7 @@ class _Refined:
                 estimate,
                 whole,
             )
-        most = limits.uncertainty * self.rgb_size[0]
+        most = _MAX_UNCERTAINTY * self.rgb_size[0]
         if uncertainty > most:
             raise UncertainRegistrationError(
                 f"the homography is uncertain by {uncertainty:.1f} px at the corners (95 %; fits from parts of the "
@@ -250,7 +261,6 @@ class _Refined:
 
     def _parts(self) -> list[list[np.ndarray]]:
         """Return corrections that leave out one group each: of the pairs (if several), and of the patches."""
-        assert self.found is not None
         columns, rows = (self.found.cells // _BLOCK).T
         place = _block_groups(self.total.grid)[rows, columns]
         left = [[self.found[place != group] for group in range(GROUPS)]]
@@ -258,19 +268,9 @@ class _Refined:
             left.insert(0, [(self.total - group).matches(_MIN_SCORE) for group in self.groups])
         if min(len(part) for kind in left for part in kind) < 16:
             return [[]]
-        return [[fit(part, self.size).correction for part in kind] for kind in left]
+        return [[fit(part, self.size) for part in kind] for kind in left]
 
-    def _spread(self, corrections: list[np.ndarray]) -> float:
-        """Return the 95 % bound of the maximum error over the common field of view [px]."""
-        points = self._seen_points()
-        return jackknife_bound([transfer(correction, points) for correction in corrections])
-
-    def _moved(self, correction: np.ndarray) -> np.ndarray:
-        """Return the initial map of the last level, corrected."""
-        moved = np.linalg.inv(self.shrink) @ correction @ self.shrink @ self.before
-        return moved / moved[2, 2]
-
-    def _plausible(self, limits: Limits) -> Registration:
+    def _plausible(self) -> Registration:
         try:
             registration = Registration(
                 tuple(self.matrix.reshape(-1)), self.ir_size, self.rgb_size, "the estimated homography"
@@ -280,7 +280,7 @@ class _Refined:
         u, stretches, v = np.linalg.svd(jacobian(self.matrix, self.ir_size))
         turned = u @ v
         roll = math.degrees(math.atan2(turned[1, 0], turned[0, 0]))
-        if stretches[0] / stretches[1] > limits.stretch or abs(roll) > 15:
+        if stretches[0] / stretches[1] > _MAX_STRETCH or abs(roll) > 15:
             raise CalibrationError(
                 f"the result stretches the image by {stretches[0] / stretches[1]:.2f} and rotates it by {roll:.0f} "
                 "degrees, which is not possible for two cameras side by side"
@@ -300,30 +300,12 @@ class _Refined:
             parts = [reduce(add, self.groups[first::2]).matches(_MIN_SCORE) for first in (0, 1)]
             if min(map(len, parts)) < 16:
                 return math.inf
-            both.append(tuple(fit(part, self.size).correction for part in parts))
+            both.append(tuple(fit(part, self.size) for part in parts))
         return max(float(np.median(np.linalg.norm(transfer(a, points) - transfer(b, points), axis=1))) for a, b in both)
 
 
 def _size(image: np.ndarray) -> Size:
     return image.shape[1], image.shape[0]
-
-
-def _plausible_scales(rgb_size: Size, ir_size: Size) -> tuple[float, float]:
-    covering = max(rgb_size[0] / ir_size[0], rgb_size[1] / ir_size[1])
-    return 0.4 * covering, 1.5 * covering
-
-
-def _spread_over(items: list, most: int) -> list:
-    if len(items) <= most:
-        return items
-    return [items[round(k * (len(items) - 1) / (most - 1))] for k in range(most)]
-
-
-def _picture(size: Size, width: int) -> tuple[Size, np.ndarray]:
-    """Return the size of an image resized to a width, and the pixel map [3, 3]."""
-    small = (width, max(32, round(size[1] * width / size[0])))
-    x, y = small[0] / size[0], small[1] / size[1]
-    return small, np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
 
 
 def _block_groups(grid: Size) -> np.ndarray:

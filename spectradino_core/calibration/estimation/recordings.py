@@ -6,19 +6,19 @@ A bag is read twice: first the stamps, without decoding, then the chosen frames.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from spectradino_core.bags.reader import BagFrame, BagReader
-from spectradino_core.calibration.estimation.activity import Activity
-from spectradino_core.calibration.estimation.delay import Delay, fit_delay
-from spectradino_core.calibration.estimation.displacements import WIDTH, displacements, moments
-from spectradino_core.calibration.estimation.errors import CalibrationError
+from spectradino_core.calibration.checkerboard import checkerboard
+from spectradino_core.calibration.estimation import CalibrationError, spread_over
+from spectradino_core.calibration.estimation.displacements import WIDTH, Delay, displacements, fit_delay, moments
 from spectradino_core.calibration.estimation.structure import grey_image
+from spectradino_core.calibration.estimation.time_offset import Activity
 from spectradino_core.calibration.registration import Registration, Size, Warp
 from spectradino_core.data.images import read_colour, read_counts
 from spectradino_core.streams.clocks import Clocks
@@ -26,17 +26,14 @@ from spectradino_core.streams.decode import DecodeError, DecodeOptions, cropped
 from spectradino_core.streams.pairing import Pairer
 from spectradino_core.streams.queues import Stream
 
-__all__ = ["ImagePair", "activities_of_bag", "delay_of_bag", "is_by_arrival", "pairs_of_bag", "pairs_of_folder"]
-
-_MS = 1_000_000
 _WINDOW_S = 20.0
+_BAR, _WIDEST = 24, 960
 _COLOUR = ("rgb", "vis", "visible", "color", "colour")
 _INFRARED = ("lwir", "swir", "nir", "ir", "infrared", "thermal")
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 
-@dataclass(frozen=True)
-class ImagePair:
+class ImagePair(NamedTuple):
     """Named pair of RGB uint8 [h, w, 3] and IR uint8 or uint16 [h', w']."""
 
     name: str
@@ -56,16 +53,34 @@ def _time_ns(frame: BagFrame, by_arrival: bool) -> int:
     return frame.received_ns if by_arrival else frame.stamp_ns
 
 
+def _images_of(
+    reader: BagReader,
+    by_arrival: bool,
+    is_wanted: Callable[[int, BagFrame], bool],
+    problems: dict[Stream, str],
+) -> Iterator[tuple[int, BagFrame, np.ndarray]]:
+    """Yield number, frame and pixels of wanted frames; `problems` gets the last error of each camera."""
+    for number, frame in enumerate(reader.frames(not by_arrival)):
+        if not is_wanted(number, frame):
+            continue
+        try:
+            pixels = frame.decode().pixels
+        except DecodeError as error:
+            frame.camera.refuse(error)
+            problems[frame.stream] = f"{frame.topic}: {error}"
+        else:
+            yield number, frame, pixels
+
+
 def pairs_of_bag(
     reader: BagReader, most: int, offset_ms: float = 0.0, slop_ms: float = 50.0, by_arrival: bool = False
 ) -> list[ImagePair]:
-    """Return pairs spread over a bag, made by the node's own pairing; unreadable frames are skipped.
+    """Return at most so many pairs spread over a bag, made by the node's own pairing; unreadable frames are skipped.
 
     Args:
         reader: bag with both cameras.
         most: maximum number of pairs, at least 1.
-        offset_ms: IR stamp minus RGB stamp of the same moment.
-        slop_ms: maximum time difference within a pair.
+        offset_ms, slop_ms: IR stamp minus RGB stamp of the same moment, and maximum difference within a pair.
         by_arrival: pair by recording time.
 
     Raises:
@@ -86,50 +101,37 @@ def pairs_of_bag(
             f"{slop_ms:g} ms of one another: measure the clock offset with 'spectradino calibrate time', or "
             "give --ir-time-offset-ms"
         )
-    chosen = _spread(made, most)
+    chosen = spread_over(made, most)
     wanted = {number for pair in chosen for number in pair}
     images: dict[int, np.ndarray] = {}
     stamps: dict[int, int] = {}
-    problem = ""
-    for number, frame in enumerate(reader.frames(not by_arrival)):
-        if number in wanted:
-            try:
-                images[number] = np.array(frame.decode().pixels)
-                stamps[number] = frame.stamp_ns
-            except DecodeError as error:
-                frame.refuse(error)
-                problem = f"{frame.topic}: {error}"
+    problems: dict[Stream, str] = {}
+    for number, frame, pixels in _images_of(reader, by_arrival, lambda number, frame: number in wanted, problems):
+        images[number], stamps[number] = np.array(pixels), frame.stamp_ns
     pairs = [
         ImagePair(f"{stamps[rgb] / 1e9:.3f} s", images[rgb], images[ir])
         for rgb, ir in chosen
         if rgb in images and ir in images
     ]
     if not pairs:
-        raise CalibrationError(f"{reader.path}: none of the chosen images can be read ({problem})")
+        raise CalibrationError(f"{reader.path}: none of the chosen images can be read ({'; '.join(problems.values())})")
     return pairs
 
 
 def pairs_of_folder(
     folder: Path, most: int, crop: tuple[int, int, int, int] = DecodeOptions.ir_crop
 ) -> list[ImagePair]:
-    """Return pairs from a folder with one folder of RGB and one of IR images that share file names.
+    """Return at most so many pairs from a folder of RGB and one of IR images with the same file names, below `folder`.
 
-    Args:
-        folder: contains one of rgb, vis, .. and one of lwir, swir, nir, ir, ..
-        most: maximum number of pairs, spread over the sorted names.
-        crop: used part of each IR image, see `DecodeOptions.ir_crop`.
+    `crop`: used part of each IR image, see `DecodeOptions.ir_crop`.
 
     Raises:
-        CalibrationError: there are no such folders, or they have no name in common.
-        ImageFileError: an image is damaged.
+        CalibrationError, ImageFileError: no such folders, no name in common, or an image is damaged.
     """
     rgb_folder, ir_folder = (_first_folder(folder, names) for names in (_COLOUR, _INFRARED))
     if rgb_folder is None or ir_folder is None:
-        below = (
-            sorted(p.name for p in folder.iterdir() if p.is_dir() and _first_folder(p, _COLOUR))
-            if folder.is_dir()
-            else []
-        )
+        entries = folder.iterdir() if folder.is_dir() else ()
+        below = sorted(entry.name for entry in entries if entry.is_dir() and _first_folder(entry, _COLOUR))
         hint = f"; give one of {', '.join(str(folder / name) for name in below)}" if below else ""
         raise CalibrationError(
             f"{folder}: a folder of pairs must contain one of {', '.join(_COLOUR)} and one of {', '.join(_INFRARED)}, "
@@ -142,7 +144,7 @@ def pairs_of_folder(
     try:
         return [
             ImagePair(name, read_colour(colour[name]), cropped(read_counts(infrared[name]), crop))
-            for name in _spread(names, most)
+            for name in spread_over(names, most)
         ]
     except DecodeError as error:
         raise CalibrationError(f"{ir_folder}: {error}") from None
@@ -151,7 +153,7 @@ def pairs_of_folder(
 def activities_of_bag(
     reader: BagReader, seconds: float = 120.0, registration: Registration | None = None, by_arrival: bool = False
 ) -> tuple[Activity, Activity]:
-    """Return the motion activity of the RGB and the IR camera.
+    """Return the motion activity of the RGB and the IR camera, see `Activity`.
 
     Args:
         reader: bag with both cameras.
@@ -160,26 +162,18 @@ def activities_of_bag(
         by_arrival: use recording times instead of stamps.
 
     Raises:
-        CalibrationError: no frame of a camera can be read.
-        RegistrationError: the registration is not for images of this size.
+        CalibrationError, RegistrationError: no frame of a camera can be read, or the registration is for another size.
     """
-    first_ns = last_ns = None
-    for frame in reader.frames(not by_arrival):
-        first_ns = frame.received_ns if first_ns is None else first_ns
-        last_ns = frame.received_ns
-    windows = _windows(first_ns or 0, last_ns or 0, seconds)
+    received_ns = [frame.received_ns for frame in reader.frames(not by_arrival)] or [0]
+    windows = _windows(received_ns[0], received_ns[-1], seconds)
     activities: dict[Stream, Activity] = {Stream.RGB: Activity()}
-    problem: dict[Stream, str] = {}
+    problems: dict[Stream, str] = {}
     waiting: list[tuple[int, np.ndarray]] = []  # IR frames before the first RGB frame, whose size is needed
-    for frame in reader.frames(not by_arrival):
-        if not any(low <= frame.received_ns <= high for low, high in windows):
-            continue
-        try:
-            pixels = frame.decode().pixels
-        except DecodeError as error:
-            frame.refuse(error)
-            problem[frame.stream] = f" ({frame.topic}: {error})"
-            continue
+
+    def is_inside(_: int, frame: BagFrame) -> bool:
+        return any(low <= frame.received_ns <= high for low, high in windows)
+
+    for _, frame, pixels in _images_of(reader, by_arrival, is_inside, problems):
         if frame.stream is Stream.RGB and Stream.IR not in activities:
             activities[Stream.IR] = Activity(registration, (pixels.shape[1], pixels.shape[0]))
             for stamp_ns, image in waiting:
@@ -190,9 +184,10 @@ def activities_of_bag(
                 waiting.append((_time_ns(frame, by_arrival), np.array(pixels)))
             continue
         activities[frame.stream].add(_time_ns(frame, by_arrival), pixels)
-    for stream, name in ((Stream.RGB, "RGB"), (Stream.IR, "IR")):
+    for stream in (Stream.RGB, Stream.IR):
         if stream not in activities or not len(activities[stream]):
-            raise CalibrationError(f"{reader.path}: no {name} frame can be read{problem.get(stream, '')}")
+            why = f" ({problems[stream]})" if stream in problems else ""
+            raise CalibrationError(f"{reader.path}: no {stream.value.upper()} frame can be read{why}")
     return activities[Stream.RGB], activities[Stream.IR]
 
 
@@ -204,15 +199,7 @@ def delay_of_bag(
     registration: Registration,
     by_arrival: bool = False,
 ) -> Delay | None:
-    """Estimate the error of an offset from displaced patches; None if too little moves.
-
-    Args:
-        reader: bag with both cameras.
-        rgb_ns, ir_ns: int64 [K], times of the frames to choose from.
-        offset_ms: approximate IR stamp minus RGB stamp of the same moment.
-        registration: IR to RGB pixels.
-        by_arrival: the times are recording times, not stamps.
-    """
+    """Estimate the error of an offset from displaced patches, see `moments`; None if too little moves."""
     chosen = moments(rgb_ns, ir_ns, offset_ms)
     wanted = {
         Stream.RGB: {stamp for moment in chosen for stamp in moment.colour},
@@ -221,34 +208,27 @@ def delay_of_bag(
     colour: dict[int, np.ndarray] = {}
     later: dict[int, np.ndarray] = {}  # raw IR frames, until the RGB image's size is known
     infrared: dict[int, np.ndarray] = {}
-    size: Size | None = None
     rgb_size: Size | None = None
     valid: np.ndarray | None = None
-    for frame in reader.frames(not by_arrival):
+
+    def is_wanted(_: int, frame: BagFrame) -> bool:
+        return _time_ns(frame, by_arrival) in wanted[frame.stream]
+
+    for _, frame, pixels in _images_of(reader, by_arrival, is_wanted, {}):
         time_ns = _time_ns(frame, by_arrival)
-        if time_ns not in wanted[frame.stream]:
+        if frame.stream is Stream.IR:
+            later[time_ns] = np.array(pixels)
+        elif rgb_size is None:
+            rgb_size = (pixels.shape[1], pixels.shape[0])
+        if rgb_size is None:
             continue
-        try:
-            pixels = frame.decode().pixels
-        except DecodeError as error:
-            frame.refuse(error)
-            continue
+        size = (WIDTH, max(64, round(WIDTH * rgb_size[1] / rgb_size[0])))
         if frame.stream is Stream.RGB:
-            if rgb_size is None:
-                rgb_size = (pixels.shape[1], pixels.shape[0])
-                size = (WIDTH, max(64, round(WIDTH * rgb_size[1] / rgb_size[0])))
             small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
             colour[time_ns] = grey_image(small).astype(np.float16)
-        elif size is None:
-            later[time_ns] = np.array(pixels)
-        else:
-            later[time_ns] = pixels
-        if size is None or rgb_size is None:
-            continue
         for stamp_ns, image in later.items():
             warp = Warp.of(registration, (image.shape[1], image.shape[0]), rgb_size, size)
-            grey, valid = grey_image(warp(image)), warp.valid
-            infrared[stamp_ns] = grey.astype(np.float16)
+            infrared[stamp_ns], valid = grey_image(warp(image)).astype(np.float16), warp.valid
         later.clear()
     return fit_delay(displacements(chosen, colour, infrared, valid))
 
@@ -263,16 +243,29 @@ def _windows(first_ns: int, last_ns: int, seconds: float) -> list[tuple[int, int
     return [(first_ns + round(s * 1e9), first_ns + round((s + window) * 1e9)) for s in starts]
 
 
-def _spread(items: Iterable, most: int) -> list:
-    items = list(items)
-    if len(items) <= most:
-        return items
-    return [items[round(k)] for k in np.linspace(0, len(items) - 1, most)]
-
-
 def _first_folder(folder: Path, names: tuple[str, ...]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_dir()), None)
 
 
 def _images(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES}
+
+
+def before_and_after(pairs: Sequence[ImagePair], registration: Registration) -> np.ndarray:
+    """Draw one row per pair, without the registration left and with it right: uint8 RGB [h', w', 3].
+
+    Raises as `checkerboard`.
+    """
+    rows = []
+    for pair, rgb, infrared in pairs:
+        boards = []
+        for name, used in (("before", None), ("after", registration)):
+            board = checkerboard(rgb, infrared, used)
+            if board.shape[1] > _WIDEST:
+                size = (_WIDEST, round(board.shape[0] * _WIDEST / board.shape[1]))
+                board = cv2.resize(board, size, interpolation=cv2.INTER_AREA)
+            bar = np.full((_BAR, board.shape[1], 3), 24, np.uint8)
+            cv2.putText(bar, f"{name}: {pair}", (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (235,) * 3, 1, cv2.LINE_AA)
+            boards.append(np.vstack([bar, board]))
+        rows.append(np.hstack(boards))
+    return np.vstack(rows)

@@ -8,28 +8,21 @@ Letters: h x w the downscaled RGB image, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from spectradino_core.calibration.estimation.structure import structure
-
-__all__ = ["Candidate", "search"]
+from spectradino_core.calibration.estimation.structure import structure, warped
 
 _WIDTH = 160
 _MIN_OVERLAP = 0.3
+_KEPT = 4
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """Candidate alignment.
-
-    Attributes:
-        matrix: float64 [3, 3], IR to RGB pixels.
-        score: correlation, at most 1, times the root of the overlap's fraction.
-    """
+class Candidate(NamedTuple):
+    """An alignment, IR to RGB pixels [3, 3]; its score is a correlation times the root of the overlap's fraction."""
 
     matrix: np.ndarray
     score: float
@@ -38,16 +31,14 @@ class Candidate:
 def search(
     pairs: Sequence[tuple[np.ndarray, np.ndarray]],
     scales: Sequence[float],
-    rolls_deg: Sequence[float] = (0.0,),
-    keep: int = 4,
+    rolls_deg: Sequence[float],
 ) -> list[Candidate]:
     """Return the best candidates in descending order of score, each clearly apart from the previous ones.
 
     Args:
-        pairs: grey images float32 (RGB [H, W], IR [H', W']), all of the same two sizes.
+        pairs: grey images float32, all of the same two sizes.
         scales: RGB pixels per IR pixel.
         rolls_deg: rotations of the IR camera about its axis.
-        keep: maximum number of candidates.
     """
     (height, width), (ir_height, ir_width) = pairs[0][0].shape, pairs[0][1].shape
     shrink = min(1.0, _WIDTH / width)
@@ -58,8 +49,8 @@ def search(
         cv2.getOptimalDFTSize(int(small[1] + ir_height * max_scale + 8)),
         cv2.getOptimalDFTSize(int(small[0] + ir_width * max_scale + 8)),
     )
-    colour = [_Spectra.of(structure(cv2.resize(rgb, small, interpolation=cv2.INTER_AREA)), side) for rgb, _ in pairs]
-    colour_energy = np.sum([spectra.energy for spectra in colour], axis=0)
+    colour = [_spectra(structure(cv2.resize(rgb, small, interpolation=cv2.INTER_AREA)), side) for rgb, _ in pairs]
+    colour_energy = np.sum([of_energy for _, of_energy in colour], axis=0)
     inside = _transformed(np.ones(small[::-1], np.float32), side)
     found: list[tuple[float, float, float, float, float]] = []
     for roll in rolls_deg:
@@ -68,11 +59,11 @@ def search(
             if min(size) < 12:
                 continue
             products, energy = np.zeros_like(inside), np.zeros_like(inside)
-            for spectra, (_, infrared) in zip(colour, pairs):
-                warped, seen = _warped(infrared, place, size, scale * shrink)
-                other = _Spectra.of(structure(warped, seen), side)
-                products += np.einsum("chw,chw->hw", spectra.channels, other.channels.conj())
-                energy += other.energy
+            for (of_rgb, _), (_, infrared) in zip(colour, pairs):
+                image, seen = warped(infrared, place, size, scale * shrink)
+                of_ir, of_energy = _spectra(structure(image, seen), side)
+                products += np.einsum("chw,chw->hw", of_rgb, of_ir.conj())
+                energy += of_energy
             mask = _transformed(seen.astype(np.float32), side)  # the same for all pairs
             surface = np.fft.irfft2(products, side)
             energies = np.stack([np.fft.irfft2(s, side) for s in (colour_energy * mask.conj(), inside * energy.conj())])
@@ -81,7 +72,7 @@ def search(
             floor = 0.02 * energies.max(axis=(1, 2), keepdims=True) + 1e-6
             score = np.where(enough, surface / np.sqrt(np.prod(np.maximum(energies, floor), axis=0)), -1.0)
             score *= np.sqrt(np.clip(overlap, 0.0, 1.0))
-            for _ in range(keep):
+            for _ in range(_KEPT):
                 row, column = np.unravel_index(int(score.argmax()), side)
                 if score[row, column] <= 0:
                     break
@@ -89,23 +80,17 @@ def search(
                 found.append((float(score[row, column]), scale, roll, dx, dy))
                 rows, columns = np.arange(row - 6, row + 7) % side[0], np.arange(column - 6, column + 7) % side[1]
                 score[np.ix_(rows, columns)] = -1.0
-    found.sort(reverse=True)
-    return _distinct(found, shrink, (ir_width, ir_height), (width, height), to_small, keep)
+    matrices = (
+        (score, _matrix(scale, roll, dx, dy, shrink, (ir_width, ir_height), to_small))
+        for score, scale, roll, dx, dy in sorted(found, reverse=True)
+    )
+    return _distinct(matrices, (ir_width, ir_height), width)
 
 
-@dataclass
-class _Spectra:
-    """Fourier transforms of an image's structure: complex64 [C, ...] and of its summed squares."""
-
-    channels: np.ndarray
-    energy: np.ndarray
-
-    @classmethod
-    def of(cls, channels: np.ndarray, side: tuple[int, int]) -> _Spectra:
-        return cls(
-            np.stack([_transformed(channel, side) for channel in channels]),
-            _transformed((channels * channels).sum(axis=0), side),
-        )
+def _spectra(channels: np.ndarray, side: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the Fourier transforms of an image's structure, complex64 [C, ...], and of its summed squares."""
+    transforms = np.stack([_transformed(channel, side) for channel in channels])
+    return transforms, _transformed((channels * channels).sum(axis=0), side)
 
 
 def _transformed(plane: np.ndarray, side: tuple[int, int]) -> np.ndarray:
@@ -128,41 +113,28 @@ def _placed(scale: float, roll_deg: float, ir_size: tuple[int, int]) -> tuple[np
     return matrix, (int(np.ceil(high[0] - low[0])), int(np.ceil(high[1] - low[1])))
 
 
-def _warped(
-    infrared: np.ndarray, place: np.ndarray, size: tuple[int, int], scale: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Warp the IR image, and return its bool mask of valid pixels."""
-    if scale < 1:
-        infrared = cv2.GaussianBlur(infrared, (0, 0), 0.4 / scale)
-    warped = cv2.warpPerspective(infrared, place, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    seen = cv2.warpPerspective(np.ones(infrared.shape, np.uint8), place, size, flags=cv2.INTER_NEAREST)
-    return warped, seen > 0
-
-
-def _distinct(
-    found: list[tuple[float, float, float, float, float]],
-    shrink: float,
-    ir_size: tuple[int, int],
-    size: tuple[int, int],
-    to_small: np.ndarray,
-    keep: int,
-) -> list[Candidate]:
-    """Select candidates whose IR corners differ by more than a twelfth of the RGB image's width."""
-    back = np.linalg.inv(to_small)
+def _matrix(
+    scale: float, roll: float, dx: float, dy: float, shrink: float, ir_size: tuple[int, int], to_small: np.ndarray
+) -> np.ndarray:
+    """Return the map from IR to RGB pixels [3, 3] of a place in the downscaled images."""
     # Pixel centres: (x, y) in the downscaled image is (x + 0.5) / shrink - 0.5 in the full image.
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1.0]])
+    place, _ = _placed(scale * shrink, roll, ir_size)
+    shift = np.array([[1, 0, dx], [0, 1, dy], [0, 0, 1.0]])
+    return np.linalg.inv(half) @ np.linalg.inv(to_small) @ half @ shift @ place
+
+
+def _distinct(found: Iterable[tuple[float, np.ndarray]], ir_size: tuple[int, int], width: int) -> list[Candidate]:
+    """Select candidates whose IR corners differ by more than a twelfth of the RGB image's width."""
     corners = np.array([[0, 0, 1], [ir_size[0], 0, 1], [ir_size[0], ir_size[1], 1], [0, ir_size[1], 1.0]])
     chosen: list[Candidate] = []
     places: list[np.ndarray] = []
-    for score, scale, roll, dx, dy in found:
-        place, _ = _placed(scale * shrink, roll, ir_size)
-        shift = np.array([[1, 0, dx], [0, 1, dy], [0, 0, 1.0]])
-        matrix = np.linalg.inv(half) @ back @ half @ shift @ place
+    for score, matrix in found:
         here = (corners @ matrix.T)[:, :2]
-        if any(np.linalg.norm(here - there, axis=1).mean() < size[0] / 12 for there in places):
+        if any(np.linalg.norm(here - there, axis=1).mean() < width / 12 for there in places):
             continue
         chosen.append(Candidate(matrix, score))
         places.append(here)
-        if len(chosen) == keep:
+        if len(chosen) == _KEPT:
             break
     return chosen

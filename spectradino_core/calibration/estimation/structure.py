@@ -14,20 +14,16 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-__all__ = ["ORIENTATIONS", "grey_image", "structure"]
-
 ORIENTATIONS = 6
 _SURROUND = 12.0
 _FLOOR = 0.35
+_BLUR = 1.5
 
 
 def grey_image(image: np.ndarray) -> np.ndarray:
-    """Return one channel of float32 [h, w] in 0..1.
+    """Return one channel of float32 [h, w] in 0..1; raises ValueError for an image of another kind.
 
     This is the luminance of RGB uint8 [h, w, 3], or IR counts uint8 or uint16 [h, w] between percentiles 0.5 and 99.5.
-
-    Raises:
-        ValueError: the image is of another kind.
     """
     if image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
@@ -41,13 +37,21 @@ def grey_image(image: np.ndarray) -> np.ndarray:
     return np.clip(scaled, 0.0, 1.0)
 
 
-def structure(grey: np.ndarray, valid: np.ndarray | None = None, blur: float = 1.5) -> np.ndarray:
-    """Return channels of oriented gradients, float32 [C, h, w]; 0 where there is no structure.
+def warped(
+    infrared: np.ndarray, matrix: np.ndarray, size: tuple[int, int], scale: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Warp an IR image by a matrix of about this scale: float32 [h, w], and a bool [h, w] mask of valid pixels."""
+    if scale < 1:
+        infrared = cv2.GaussianBlur(infrared, (0, 0), 0.4 / scale)
+    image = cv2.warpPerspective(infrared, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    seen = cv2.warpPerspective(np.ones(infrared.shape, np.uint8), matrix, size, flags=cv2.INTER_NEAREST)
+    return image, seen > 0
 
-    Args:
-        grey: float32 [h, w].
-        valid: bool [h, w], valid pixels; None: all.
-        blur: standard deviation of the channels' blur, in pixels.
+
+def structure(grey: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
+    """Return channels of oriented gradients of a grey image, float32 [C, h, w]; 0 where there is no structure.
+
+    Only the pixels of `valid`, bool [h, w], count; None: all.
     """
     smooth = cv2.GaussianBlur(grey, (0, 0), 1.0)
     across, down = cv2.Scharr(smooth, cv2.CV_32F, 1, 0), cv2.Scharr(smooth, cv2.CV_32F, 0, 1)
@@ -71,7 +75,7 @@ def structure(grey: np.ndarray, valid: np.ndarray | None = None, blur: float = 1
         near = np.maximum(
             0.5 + 0.5 * (double_cos * np.float32(np.cos(angle)) + double_sin * np.float32(np.sin(angle))), 0
         )
-        channels[k] = cv2.GaussianBlur(weight * near * near, (0, 0), blur)
+        channels[k] = cv2.GaussianBlur(weight * near * near, (0, 0), _BLUR)
     # The orientations' mean marks texture, which differs between bands more than orientation does.
     channels -= 0.75 * channels.mean(axis=0)
     return channels

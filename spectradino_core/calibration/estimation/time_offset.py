@@ -1,11 +1,16 @@
 """Constant time offset of the IR camera's stamps, from motion that both cameras saw.
 
-The cameras' activities (`activity.py`) are correlated at every offset in a window; the maximum is the offset. A camera
-does not know what happened between two of its frames, but that blurs the peak symmetrically, so with enough motion its
-position is accurate to a fraction of a period. A bootstrap over stretches of the recording gives the standard
+Activity is where and how much a camera's frames change, comparable across any two bands. A frame is downscaled and
+high-pass filtered, which removes most of the effect of automatic gain and exposure; the absolute difference of two such
+frames per cell is the activity. A moving object changes the cells it crosses in every band that sees it, hot or cold,
+bright or dark; a turning camera changes every cell that holds an edge.
+
+The activities are correlated at every offset in a window; the maximum is the offset. A camera does not know what
+happened between two of its frames, but that blurs the peak symmetrically, so with enough motion its position is
+accurate to a fraction of a period. A bootstrap over stretches of the recording gives the standard
 deviation. An object looks different in both bands, which shifts its activities by some milliseconds: that is added to
-the standard deviation. With images available, displaced patches (`delay.py`) give a second estimate, and `sharpened`
-returns the mean weighted by certainty.
+the standard deviation. With images available, displaced patches (`displacements.py`) give a second estimate, and
+`sharpened` returns the mean weighted by certainty.
 
 The sign is that of the node's `ir_time_offset_ms`: IR stamp minus RGB stamp of the same moment.
 
@@ -20,11 +25,17 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from spectradino_core.calibration.estimation.activity import Activity
-from spectradino_core.calibration.estimation.delay import Delay
-from spectradino_core.calibration.estimation.errors import CalibrationError
+from spectradino_core.calibration.estimation import CalibrationError
+from spectradino_core.calibration.estimation.displacements import Delay
+from spectradino_core.calibration.estimation.structure import grey_image
+from spectradino_core.calibration.registration import Registration, Size, Warp
 
-__all__ = ["OffsetLimits", "TimeOffsetEstimate", "estimate_time_offset", "sharpened"]
+CELLS = (64, 48)
+"""Columns and rows of the cell grid."""
+
+_IMAGE_SIZE = (256, 192)
+_SHADES = 20.0
+_CONTRAST = 40.0
 
 _HINT = "record a scene in which several objects move, or turn the cameras back and forth irregularly"
 _STEP_NS = 4_000_000
@@ -36,23 +47,77 @@ _MIN_SECONDS = 8.0
 _MIN_STRETCHES = 2
 _UNLIKE_MS = 3.0  # standard deviation between the activities of one object in two bands, over synthetic scenes
 _GAP = 2.5  # periods without a frame that are not interpolated
+_MIN_PROMINENCE = 0.25  # height of the peak above the second highest one, as a fraction of its height
+_MIN_MOVING = 2e-4  # mean fraction of each camera's image that changes more than its noise
+_MAX_SPREAD_MS = 8.0
 
 
-@dataclass(frozen=True)
-class OffsetLimits:
-    """Acceptance limits of an offset.
+class Activity:
+    """Frame-to-frame changes of a stream, 6 KB per frame.
+
+    With a registration the cells of an IR stream are those of the RGB image.
 
     Attributes:
-        agreement: correlation of both activities at the offset.
-        prominence: height of the peak above the second highest one, as a fraction of its height.
-        spread_ms: standard deviation of the offset.
-        moving: mean fraction of each camera's image that changes more than its noise.
+        seen: bool [N], cells that lie completely in the camera's view; None: all.
     """
 
-    agreement: float = 0.08
-    prominence: float = 0.25
-    spread_ms: float = 8.0
-    moving: float = 2e-4
+    def __init__(self, registration: Registration | None = None, rgb_size: Size | None = None) -> None:
+        self._registration, self._rgb_size = registration, rgb_size
+        self.seen: np.ndarray | None = None
+        self._stamps: list[int] = []
+        self._changes: list[np.ndarray] = []
+        self._last: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self._stamps)
+
+    @property
+    def stamps_ns(self) -> np.ndarray:
+        """Stamps, int64 [K]."""
+        return np.array(self._stamps, np.int64)
+
+    @property
+    def period_ns(self) -> float:
+        """Median time between frames; 0 with fewer than two."""
+        return float(np.median(np.diff(self.stamps_ns))) if len(self) > 1 else 0.0
+
+    def add(self, stamp_ns: int, image: np.ndarray) -> None:
+        """Add a frame, as for `grey_image` and `Warp.of`; frames that are not newer than the last one are skipped."""
+        if self._stamps and stamp_ns <= self._stamps[-1]:
+            return
+        if self._registration is not None and self._rgb_size is not None:
+            size = (image.shape[1], image.shape[0])
+            warp = Warp.of(self._registration, size, self._rgb_size, _IMAGE_SIZE)
+            small, valid = warp(image), warp.valid
+        else:
+            small, valid = cv2.resize(image, _IMAGE_SIZE, interpolation=cv2.INTER_AREA), None
+        if valid is not None and valid.any():
+            small[~valid] = np.median(small[valid])
+        grey = grey_image(small)
+        grey -= cv2.GaussianBlur(grey, (0, 0), _SHADES)
+        grey *= _CONTRAST / max(float(grey.std()), 0.02)
+        if valid is not None:
+            inside = cv2.erode(valid.astype(np.uint8), np.ones((7, 7), np.uint8), borderValue=1)
+            grey[inside == 0] = 0
+            self.seen = cv2.resize(inside.astype(np.float32), CELLS, interpolation=cv2.INTER_AREA).reshape(-1) > 0.99
+        self._stamps.append(int(stamp_ns))
+        if self._last is not None:
+            change = cv2.resize(cv2.absdiff(grey, self._last), CELLS, interpolation=cv2.INTER_AREA)
+            self._changes.append(change.reshape(-1).astype(np.float16))
+        self._last = grey
+
+    def changes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the differences between neighbouring frames.
+
+        Returns:
+            Midpoint of the stamps int64 [K - 1], seconds between them float64 [K - 1], and mean absolute difference of
+            each cell in grey levels float32 [K - 1, N].
+        """
+        stamps = self.stamps_ns
+        first, last = stamps[:-1], stamps[1:]
+        if not self._changes:
+            return first, np.zeros(0), np.zeros((0, CELLS[0] * CELLS[1]), np.float32)
+        return first + (last - first) // 2, (last - first) / 1e9, np.stack(self._changes).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -60,14 +125,11 @@ class TimeOffsetEstimate:
     """Estimated time offset.
 
     Attributes:
-        offset_ms: IR stamp minus RGB stamp of the same moment.
-        spread_ms: its standard deviation, from the bootstrap and for differences between the bands.
+        offset_ms, spread_ms: IR stamp minus RGB stamp of the same moment, and its standard deviation.
         agreement: correlation of both activities at the offset, at most 1.
         prominence: height of the peak above the second highest, 0 to 1 of its height.
-        seconds: duration recorded by both cameras.
-        stretches: number of parts it was cut into.
+        seconds, stretches: duration recorded by both cameras, and number of parts it was cut into.
         rgb_hz, ir_hz: the cameras' frame rates.
-        lags_ms, correlation: float64 [L], the correlation at all offsets, for plots.
         patches: number of moving patches used; 0: activity only.
     """
 
@@ -79,8 +141,6 @@ class TimeOffsetEstimate:
     stretches: int
     rgb_hz: float
     ir_hz: float
-    lags_ms: np.ndarray
-    correlation: np.ndarray
     patches: int = 0
 
     @property
@@ -100,19 +160,22 @@ class TimeOffsetEstimate:
 
 
 def estimate_time_offset(
-    rgb: Activity, ir: Activity, window_ms: float = 1000.0, limits: OffsetLimits | None = None
+    rgb: Activity,
+    ir: Activity,
+    window_ms: float = 1000.0,
+    min_agreement: float = 0.08,
+    max_spread_ms: float = _MAX_SPREAD_MS,
 ) -> TimeOffsetEstimate:
     """Estimate the offset with the maximum correlation of both cameras' activities.
 
     Args:
         rgb, ir: activities of the cameras.
         window_ms: maximum absolute offset to search.
-        limits: acceptance limits.
+        min_agreement, max_spread_ms: required correlation at the offset, and its allowed standard deviation.
 
     Raises:
         CalibrationError: too little was recorded or moved, or no acceptable result; gives the reason.
     """
-    limits = limits or OffsetLimits()
     if not 20 <= window_ms <= 60_000:
         raise CalibrationError(f"the window of offsets must be 20 to 60000 ms, got {window_ms:g}")
     for name, stream in (("RGB", rgb), ("IR", ir)):
@@ -132,7 +195,7 @@ def estimate_time_offset(
         )
     slowest = max(rgb.period_ns, ir.period_ns)
     moments = int(seconds * 1e9 / _STEP_NS)
-    colour, infrared = _signals(rgb, slowest, "RGB", limits), _signals(ir, slowest, "IR", limits)
+    colour, infrared = _signals(rgb, slowest, "RGB"), _signals(ir, slowest, "IR")
     for stream in (rgb, ir):
         if stream.seen is not None:
             colour[1][:, ~stream.seen] = 0.0
@@ -156,10 +219,10 @@ def estimate_time_offset(
     away = np.abs(np.arange(len(total)) - best) > width
     second = _second_peak(total, away)
     agreement, prominence = float(total[best]), float(1 - max(second, 0.0) / max(total[best], 1e-9))
-    if agreement < limits.agreement:
+    if agreement < min_agreement:
         raise CalibrationError(
             f"the cameras' motion does not agree at any offset within {window_ms:g} ms (best {agreement:.2f} at "
-            f"{lags[best]:+.0f} ms, {limits.agreement:.2f} is required): check that both see the same scene, each "
+            f"{lags[best]:+.0f} ms, {min_agreement:.2f} is required): check that both see the same scene, each "
             "object at the same place in the image. "
             f"Else {_HINT}"
         )
@@ -169,16 +232,15 @@ def estimate_time_offset(
             f"the best offset ({lags[best]:+.0f} ms) lies at the border of the window of {window_ms:g} ms: search "
             "further (--window-ms)"
         )
-    if prominence < limits.prominence:
+    if prominence < _MIN_PROMINENCE:
         other = int(np.where(away, total, -np.inf).argmax())
         raise CalibrationError(
             f"several offsets fit nearly as well ({lags[best]:+.0f} and {lags[other]:+.0f} ms: {agreement:.2f} and "
             f"{total[other]:.2f}), as with periodic motion: {_HINT}"
         )
     offset = _peak(total, lags, best, slowest)
-    spread = _spread(per_stretch, lags, best, slowest)
-    spread = math.hypot(spread, _UNLIKE_MS)
-    _check_spread(spread, limits)
+    spread = math.hypot(_spread(per_stretch, lags, best, slowest), _UNLIKE_MS)
+    _check_spread(spread, max_spread_ms)
     return TimeOffsetEstimate(
         offset_ms=offset,
         spread_ms=spread,
@@ -188,51 +250,44 @@ def estimate_time_offset(
         stretches=len(per_stretch),
         rgb_hz=1e9 / rgb.period_ns,
         ir_hz=1e9 / ir.period_ns,
-        lags_ms=lags,
-        correlation=total,
     )
 
 
-def sharpened(rough: TimeOffsetEstimate, delay: Delay | None, limits: OffsetLimits | None = None) -> TimeOffsetEstimate:
-    """Refine the estimate with displaced patches.
+def sharpened(
+    rough: TimeOffsetEstimate, delay: Delay | None, max_spread_ms: float = _MAX_SPREAD_MS
+) -> TimeOffsetEstimate:
+    """Refine the estimate from activity with displaced patches, if enough moved; raises CalibrationError as that.
 
-    Args:
-        rough: from activity.
-        delay: relative to the offset of `rough`; None: too few patches moved.
-        limits: acceptance limits of the result; activity outside them is ignored if there are patches.
-
-    Raises:
-        CalibrationError: it remains too uncertain.
+    A larger standard deviation of the estimate than allowed is ignored if there are patches.
     """
-    limits = limits or OffsetLimits()
     offset, spread, patches = rough.offset_ms, rough.spread_ms, 0
     if delay is not None:
         weights = np.array([rough.spread_ms, delay.spread_ms]) ** -2.0
-        weights[0] *= rough.spread_ms <= limits.spread_ms
+        weights[0] *= rough.spread_ms <= max_spread_ms
         offset += float(weights[1] / weights.sum() * delay.ms)
         spread, patches = float(weights.sum() ** -0.5), delay.patches
-    _check_spread(spread, limits)
+    _check_spread(spread, max_spread_ms)
     return replace(rough, offset_ms=offset, spread_ms=spread, patches=patches)
 
 
-def _check_spread(spread: float, limits: OffsetLimits) -> None:
-    if spread > limits.spread_ms:
+def _check_spread(spread: float, most_ms: float) -> None:
+    if spread > most_ms:
         raise CalibrationError(
             f"the offset is uncertain by {spread:.0f} ms (standard deviation; stretches of the recording disagree), at "
-            f"most {limits.spread_ms:g} ms are allowed: too little moves, or the offset is not constant; {_HINT}"
+            f"most {most_ms:g} ms are allowed: too little moves, or the offset is not constant; {_HINT}"
         )
 
 
-def _signals(stream: Activity, slowest_ns: float, name: str, limits: OffsetLimits) -> tuple[np.ndarray, np.ndarray]:
+def _signals(stream: Activity, slowest_ns: float, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Return a stream's activity without noise and slow trends: times int64 [K], cells float32 [K, N]."""
     middles, lengths, cells = stream.changes()
     rest = np.median(cells, axis=0)
     noise = 1.4826 * np.median(np.abs(cells - rest), axis=0) + 1e-2
     moving = float((cells > rest + 5 * noise).mean())
-    if moving < limits.moving:
+    if moving < _MIN_MOVING:
         raise CalibrationError(
             f"nothing moves in view of the {name} camera ({moving:.3%} of its image changes at a time, "
-            f"{limits.moving:.3%} is required): record a scene in which objects move, or turn the cameras"
+            f"{_MIN_MOVING:.3%} is required): record a scene in which objects move, or turn the cameras"
         )
     cells = np.maximum(cells - rest - 2 * noise, 0.0)
     # Whether a cell moves matters much more than how strongly the object stands out in this band.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from spectradino_core.bags.message_types import writing_types
+from spectradino_core.bags.messages import writing_types
 
 __all__ = ["START_NS", "SIZE", "Recording"]
 

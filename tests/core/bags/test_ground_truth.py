@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spectradino_core.bags.ground_truth import GroundTruth, GroundTruthError, TrueFrame, in_seconds
+from spectradino_core.bags.ground_truth import GroundTruth, GroundTruthError, TrueFrame, in_seconds, read_topics
 from spectradino_core.bags.ground_truth_coco import read_coco, stamp_of_image
-from spectradino_core.bags.ground_truth_topics import read_topics
 from spectradino_core.data.labels import ClassNames
 from tests.blob_model import blob_info
 from tests.core.bags.recordings import SIZE, START_NS, Recording
@@ -159,10 +158,10 @@ def test_masks_beside_a_coco_file_have_the_models_values(tmp_path: Path) -> None
         reader()
 
 
-def test_the_nearest_stamp_is_found_within_the_tolerance() -> None:
+def test_the_nearest_stamp_is_found_with_its_distance() -> None:
     truth = GroundTruth([TrueFrame(s) for s in (3_000, 1_000, 2_000)], "test")
-    assert [truth.find(s, 100) for s in (1_100, 1_101, 1_999, 2_900, 0)] == [0, None, 1, 2, None]
-    assert truth.gap_ns(2_600) == (400, 2)
+    gaps = [truth.gap_ns(stamp) for stamp in (1_100, 1_101, 1_999, 2_600, 0)]
+    assert gaps == [(100, 0), (101, 0), (1, 1), (400, 2), (1_000, 0)]
     assert truth.between(1_000, 2_050, 10) == range(2)
     assert list(truth.between(1_011, 1_989, 10)) == []
 

@@ -123,7 +123,6 @@ def test_losses_jitter_and_ragged_ends():
         (lambda: exposures(Stream.IR, CameraSchedule(5.0, dropout=1.0), 1.0, 0), "no frame of the ir camera"),
         (lambda: exposures(Stream.IR, CameraSchedule(5.0), 0.0, 0), "longer than 0 s"),
         (lambda: MakeOptions(rgb_form="gif"), "raw, png, jpeg"),
-        (lambda: MakeOptions(rgb_topic="/a", ir_topic="/a"), "have the topic /a"),
         (lambda: SceneViews(-1), "seed must be 0 or more, got -1"),
         (lambda: SceneViews(0, misregistration_px=3.0, ir_to_rgb=(1, 0, 0, 0, 1, 0, 0, 0, 1)), "not both"),
     ],

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from spectradino_core.bags import BagError
-from spectradino_core.bags.message_types import writing_types
+from spectradino_core.bags.messages import writing_types
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.cli import main
 from tests.core.bags.mcap_files import write_mcap

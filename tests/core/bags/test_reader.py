@@ -14,8 +14,7 @@ from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from spectradino_core.bags import BagError
-from spectradino_core.bags.message_types import DEFINITIONS, MessageTypes, writing_types
-from spectradino_core.bags.messages import header, make
+from spectradino_core.bags.messages import DEFINITIONS, MessageTypes, header, make, writing_types
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.writer import BagWriter
 from tests.core.bags.recorded import IR, MS, RGB, START_NS, Row, hot, pairs, record, red

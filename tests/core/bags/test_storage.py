@@ -14,7 +14,7 @@ import pytest
 from lz4.frame import compress as pack_lz4
 
 from spectradino_core.bags import BagError
-from spectradino_core.bags.message_types import MessageTypes
+from spectradino_core.bags.messages import MessageTypes
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.salvage import salvage
 from spectradino_core.bags.storage import Storage, zstd

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from spectradino_core.bags.evaluate import evaluate_bags
-from spectradino_core.bags.evaluation_options import Options, parse_sweeps
+from spectradino_core.bags.evaluation_options import LabelSource, Options, parse_sweeps
 from spectradino_core.bags.report import summary_lines, write_report
 from spectradino_core.bags.results import BagEvidence
-from spectradino_core.bags.scored_bag import LabelSource
 from spectradino_core.bags.sweep_run import is_kept, place_of, sweep_runs
 from spectradino_core.streams.queues import Stream
 from spectradino_core.streams.settings import Settings
@@ -29,8 +28,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     folder = tmp_path_factory.mktemp("sweeps")
     recording = Recording(FRAMES)
     options = Options(
-        make_blob_model(folder / "m.onnx", SIZE),
         Settings(pairing="one_to_one"),  # so that a lost IR frame costs a pair
+        model=make_blob_model(folder / "m.onnx", SIZE),
         labels=LabelSource(recording.labels(folder / "labels.json")),
         sweeps=parse_sweeps(["dropout=0.5,1", "offset=40,100", "shift=6,30"]),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -62,14 +61,14 @@ def test_an_exception_leaves_nothing_and_keeps_what_was_there(tmp_path):
 def test_a_bag_that_can_not_take_its_place_leaves_the_one_before(tmp_path, monkeypatch):
     """The old folder must not be gone before the new one is in place."""
     old = bytes_of(record(tmp_path / "bag", pairs(2)))
-    replace = os.replace
+    rename = Path.rename
 
     def interrupted(source, target):
-        if Path(target) == tmp_path / "bag" and Path(source).name == "bag":
+        if Path(target) == tmp_path / "bag" and source.name == "bag":
             raise KeyboardInterrupt
-        replace(source, target)
+        return rename(source, target)
 
-    monkeypatch.setattr(os, "replace", interrupted)
+    monkeypatch.setattr(Path, "rename", interrupted)
     with pytest.raises(KeyboardInterrupt), BagWriter(tmp_path / "bag", overwrite=True) as writer:
         writer.add("/a", "std_msgs/msg/String")
     assert bytes_of(tmp_path / "bag") == old

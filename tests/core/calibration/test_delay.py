@@ -6,10 +6,15 @@ import cv2
 import numpy as np
 import pytest
 
-from spectradino_core.calibration.estimation.delay import Delay, fit_delay
-from spectradino_core.calibration.estimation.displacements import Displacements, displacements, moments
-from spectradino_core.calibration.estimation.errors import CalibrationError
-from spectradino_core.calibration.estimation.time_offset import OffsetLimits, TimeOffsetEstimate, sharpened
+from spectradino_core.calibration.estimation import CalibrationError
+from spectradino_core.calibration.estimation.displacements import (
+    Delay,
+    Displacements,
+    displacements,
+    fit_delay,
+    moments,
+)
+from spectradino_core.calibration.estimation.time_offset import TimeOffsetEstimate, sharpened
 
 MS = 1_000_000
 
@@ -96,7 +101,7 @@ def test_displacements_of_drawn_scene_reveal_offset_error():
 
 
 def test_estimates_are_weighted_by_certainty():
-    rough = TimeOffsetEstimate(10.0, 4.0, 0.5, 0.9, 20.0, 10, 30.0, 9.0, np.zeros(3), np.zeros(3))
+    rough = TimeOffsetEstimate(10.0, 4.0, 0.5, 0.9, 20.0, 10, 30.0, 9.0)
     both = sharpened(rough, Delay(5.0, 2.0, 300))
     assert both.offset_ms == pytest.approx(14.0)
     assert both.spread_ms == pytest.approx(np.sqrt(16 * 4 / 20))
@@ -104,4 +109,4 @@ def test_estimates_are_weighted_by_certainty():
     assert both.confidence > rough.confidence
     assert sharpened(rough, None).offset_ms == 10.0
     with pytest.raises(CalibrationError, match="uncertain by 4 ms"):
-        sharpened(rough, None, OffsetLimits(spread_ms=3.0))
+        sharpened(rough, None, max_spread_ms=3.0)

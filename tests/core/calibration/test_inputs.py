@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spectradino_core.bags.reader import BagReader
-from spectradino_core.calibration.estimation.errors import CalibrationError
+from spectradino_core.calibration.estimation import CalibrationError
 from spectradino_core.calibration.estimation.recordings import pairs_of_bag, pairs_of_folder
 from spectradino_core.streams.decode import DecodeOptions
 from tests.core.bags.recorded import IR, RGB, SIZE, pairs, record

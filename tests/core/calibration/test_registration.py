@@ -88,16 +88,16 @@ class TestMatrix:
     def test_images_of_another_shape_are_refused_with_both_sizes(self):
         registration = Registration(SHIFTED, IR, RGB, "rig.yaml")
         with pytest.raises(RegistrationError, match="rig.yaml was calibrated for IR images of 640x512.*640x480"):
-            registration.check((640, 480), RGB)
+            registration.for_sizes((640, 480), RGB)
         with pytest.raises(RegistrationError, match="RGB images of 1280x1024.*1280x720"):
-            registration.check(IR, (1280, 720))
-        registration.check((320, 256), (640, 512))
+            registration.for_sizes(IR, (1280, 720))
+        registration.for_sizes((320, 256), (640, 512))
 
     def test_images_that_do_not_meet_are_refused(self):
         with pytest.raises(RegistrationError, match="hardly overlap"):
             Registration((2, 0, 5000, 0, 2, 0, 0, 0, 1), IR, RGB)
         with pytest.raises(RegistrationError, match="14% of the smaller"):
-            Registration((2, 0, 1100, 0, 2, 0, 0, 0, 1)).check(IR, RGB)
+            Registration((2, 0, 1100, 0, 2, 0, 0, 0, 1)).for_sizes(IR, RGB)
 
     def test_a_horizon_in_the_image_is_refused(self):
         with pytest.raises(RegistrationError, match="horizon"):

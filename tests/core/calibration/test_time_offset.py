@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spectradino_core.calibration.estimation.activity import Activity
-from spectradino_core.calibration.estimation.errors import CalibrationError
-from spectradino_core.calibration.estimation.time_offset import estimate_time_offset
+from spectradino_core.calibration.estimation import CalibrationError
+from spectradino_core.calibration.estimation.time_offset import Activity, estimate_time_offset
 
 MS = 1_000_000
 
