@@ -52,8 +52,8 @@ ROBOT_TESTS := tests/core/test_thermal.py tests/core/runtime tests/core/streams 
 TORCH_TESTS := tests/core/export/test_export.py tests/core/data/test_transfer.py tests/core/training/test_distributed.py \
   tests/core/training/test_loop.py
 # A file's tests share models, recordings and nodes, so one worker runs them all; each worker has a ROS domain of its own.
-# By default xdist starts files with few tests last, and those take longest: here the order is that of the folders, with
-# the ROS tests, which mostly wait, spread between the others.
+# By default xdist starts files with few tests last, and those take longest: here the order is that of tests/conftest.py,
+# long ones first, with the ROS tests spread between the others.
 BY_FILE := --dist loadfile --no-loadscope-reorder
 PACKAGING := setup.py setup.cfg pyproject.toml package.xml constraints.txt
 VISION_MSGS_SOURCES := $(wildcard msg/pip_only/vision_msgs/* msg/pip_only/vision_msgs/msg/*) msg/pip_only/build.sh
@@ -68,8 +68,9 @@ help: ## list the targets
 demo: runtime ## run the node on synthetic scenes, or DATA=folder of pairs; look into demo_out/
 	@$(PY) -m spectradino_ros.demo --out demo_out $(if $(DATA),--data "$(DATA)")
 
-test: setup ## run every test but whole experiments, two files side by side
-	@OMP_NUM_THREADS=1 $(PY) -m pytest --durations=10 $(if $(PYTEST_ARGS),$(PYTEST_ARGS),-m "not experiment" -n 2 $(BY_FILE))
+# Three files on two cores: ROS tests mostly wait.
+test: setup ## run every test but whole experiments, three files side by side
+	@OMP_NUM_THREADS=1 $(PY) -m pytest --durations=10 $(if $(PYTEST_ARGS),$(PYTEST_ARGS),-m "not experiment" -n 3 $(BY_FILE))
 
 test-experiments: setup ## run whole experiments of benchmarks/ at toy scale, which takes minutes
 	@$(PY) -m pytest -m experiment $(PYTEST_ARGS)

@@ -55,3 +55,16 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     from spectradino_core.evaluation.page import Page
 
     monkeypatch.setattr(Page, "figure", lambda page, figure, caption: page.text(caption))
+
+
+@pytest.fixture
+def undrawn_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave losses.png and other figures empty: drawing one takes longer than the steps of a toy run."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "savefig", leave_empty)
+
+
+def leave_empty(figure: object, path: Path, **options: object) -> None:
+    """Write an empty file in place of a figure."""
+    path.write_bytes(b"")

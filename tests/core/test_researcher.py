@@ -55,7 +55,7 @@ def run(*words: object) -> None:
 
 
 @pytest.mark.slow
-def test_from_dinov2_to_a_report_one_command_each(tmp_path, monkeypatch, undrawn, capsys):
+def test_from_dinov2_to_a_report_one_command_each(tmp_path, monkeypatch, undrawn, undrawn_curves, capsys):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     torch.save(ViT("test").state_dict(), "dinov2_vittest14_pretrain.pth")  # official layout

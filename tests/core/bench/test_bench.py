@@ -13,7 +13,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from spectradino_core.bench import backbone, detector, gpu, machine
+from spectradino_core.bench import backbone, detector, gpu, limits, machine
 from spectradino_core.bench.limits import CHAIN, PRODUCTS, REPEATS, best_rates, limit_rows, product, twice_plain
 from spectradino_core.bench.machine import describe
 from spectradino_core.bench.tables import markdown, plot_bars, read_table, write_table
@@ -29,6 +29,12 @@ ROOT = Path(__file__).resolve().parents[3]
 def graphs(tmp_path_factory) -> Path:
     """Folder of exported graphs, each of which several tests time."""
     return tmp_path_factory.mktemp("graphs")
+
+
+@pytest.fixture
+def short_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time each limit of the CPU in a quarter of the time: its value does not matter here."""
+    monkeypatch.setattr(limits, "REPEATS", 1)
 
 
 def test_cases_are_interleaved_and_warm_up_is_excluded():
@@ -92,6 +98,7 @@ def test_peak_memory_is_of_child_process_only(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_products")
 def test_all_backbone_cases_agree_with_torch_fp32(graphs):
     """The standard deviation of patches is 1."""
     rows, limits = backbone.backbone_rows("test", SMALL, graphs, rounds=1, memory=False)
@@ -260,6 +267,7 @@ def test_invalid_size_is_wrong_usage(capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_products")
 def test_quick_benchmark_writes_all_results(graphs, tmp_path, capsys, monkeypatch):
     """With the smallest variant, and without memory measurements, which start many processes."""
     monkeypatch.chdir(ROOT)

@@ -12,8 +12,7 @@ import yaml
 from spectradino_core.bags.make import CameraSchedule, MakeOptions, make_bag
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.sources import SceneViews
-from spectradino_core.calibration.estimation.recordings import activities_of_bag, is_by_arrival
-from spectradino_core.calibration.estimation.time_offset import estimate_time_offset
+from spectradino_core.calibration.estimation.recordings import is_by_arrival
 from spectradino_core.calibration.registration import Registration
 from spectradino_core.cli import main
 from spectradino_core.runtime.pipeline import Pipeline
@@ -81,20 +80,17 @@ def test_registration_from_folder_is_usable_by_the_pipeline(folder, tmp_path, ca
 def test_incomparable_clocks_are_calibrated_by_recording_time(tmp_path, capsys):
     """IR frames are recorded 60 ms later than RGB frames of the same moment; their clock has another epoch."""
     rows = []
-    for shot in shots(seconds=24, rates=(15.0, 9.0), delays_ms=(20.0, 80.0), start_ms=(START_MS, 4_211_000.0)):
+    for shot in shots(seconds=12, rates=(15.0, 9.0), delays_ms=(20.0, 80.0), start_ms=(START_MS, 4_211_000.0)):
         topic = RGB if shot.stream == "rgb" else IR
         rows.append(Row(topic, shot.stamp_ns, START_MS * 1_000_000 + shot.arrival_ns, shot.look()))
     bag = record(tmp_path / "bag", rows)
     with BagReader(bag) as reader:
         assert is_by_arrival(reader, "auto")
         assert not is_by_arrival(reader, "stamp")
-        rgb, ir = activities_of_bag(reader, by_arrival=True)
-        found = estimate_time_offset(rgb, ir)
-    assert found.offset_ms == pytest.approx(60, abs=6)
     out = tmp_path / "rig.yaml"
     assert main(["calibrate", "time", str(bag), "--out", str(out)]) == 0
     assert "recording times" in capsys.readouterr().out
-    assert load_calibration(out).time_offset_ms == pytest.approx(60, abs=8)
+    assert load_calibration(out).time_offset_ms == pytest.approx(60, abs=6)
     assert main(["calibrate", "time", str(bag), "--pair-by", "stamp"]) != 0
 
 

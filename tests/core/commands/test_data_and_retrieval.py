@@ -122,6 +122,7 @@ def test_omnivorous_and_retrieval(scenes, backbone, tmp_path, capsys):
     assert (out / "pairs.png").stat().st_size > 5000
 
 
+@pytest.mark.usefixtures("undrawn_curves")
 def test_bands_and_maps_of_training_are_those_of_validation(scenes, tmp_path):
     words = ["pretrain", "--system", "omnivorous", "--variant", "test", "--scenes", "4", "--val-scenes", "2"]
     words += ["--bands", "lwir", "--steps", "1", "--workers", "0", "--device", "cpu"]

@@ -98,6 +98,7 @@ def test_bundled_model_can_start_training_on_own_data() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn_curves")
 @pytest.mark.parametrize("form", ["COCO", "VOC", "YOLO"])
 def test_every_label_format_trains(here: Path, start: Path, form: str, capsys: pytest.CaptureFixture[str]) -> None:
     layout = Layout(LAYOUT.rgb, LAYOUT.thermal, "instances_{split}" if form == "COCO" else LAYOUT.label)

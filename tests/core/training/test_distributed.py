@@ -1,14 +1,12 @@
-"""Several processes (gloo, started by torchrun) give the result of one."""
+"""Several processes (gloo) give the result of one.
+
+A run that is killed and one in bf16 are started by torchrun, the others as torchrun would start them.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,20 +15,10 @@ from safetensors.torch import load_file
 from spectradino_core.training.checkpoints import resume_step
 from spectradino_core.training.distributed import DistEnv, _check_shardable, parallelise, process_group
 from spectradino_core.training.train_logger import read_log
-from tests.conftest import REPOSITORY
+from tests.core.training.programs import run_program, torchrun
 from tests.core.training.test_resume import losses
 
 pytestmark = pytest.mark.slow
-
-
-def start(processes: int, module: str, *arguments: object) -> subprocess.CompletedProcess:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", str(port)]
-    command = [sys.executable, *(launcher if processes > 1 else []), "-m", module, *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=280)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
@@ -38,7 +26,7 @@ def test_two_processes_equal_one(tmp_path, strategy):
     """Losses, gradient norm, weights, and the queue: negatives are those of the whole batch."""
     counts = (1, 2, 3) if strategy == "ddp" else (1, 2)
     for processes in counts:
-        done = start(processes, "tests.core.training.two_steps", tmp_path / f"{processes}.pt", strategy)
+        done = run_program("tests.core.training.two_steps", tmp_path / f"{processes}.pt", strategy, processes=processes)
         assert done.returncode == 0, done.stderr
     one = torch.load(tmp_path / "1.pt", weights_only=True)
     for processes in counts[1:]:
@@ -66,13 +54,17 @@ RUN = "tests.core.training.run_patterns"
     ],
 )
 def test_full_runs_agree_and_resume_after_a_kill(tmp_path, strategy, options):
+    """The log, which one process writes, has the rows of a single process."""
     arguments = ("--steps", 4, "--every", 2, *options)
-    assert start(1, RUN, tmp_path / "one", *arguments).returncode == 0
-    killed = start(2, RUN, tmp_path / "two", *arguments, "--strategy", strategy, "--die-at", 3, "--die-in", 2)
+    assert run_program(RUN, tmp_path / "one", *arguments).returncode == 0
+    arguments = (RUN, tmp_path / "two", *arguments, "--strategy", strategy)
+    launch = torchrun if strategy == "ddp" else run_program
+    killed = launch(*arguments, "--die-at", 3, "--die-in", 2, processes=2)
     assert killed.returncode != 0
-    assert f"Signal {signal.SIGKILL.value}" in killed.stderr
+    if strategy == "ddp":
+        assert f"Signal {signal.SIGKILL.value}" in killed.stderr
     assert resume_step(tmp_path / "two/stage2") == 2
-    again = start(2, RUN, tmp_path / "two", *arguments, "--strategy", strategy)
+    again = run_program(*arguments, processes=2)
     assert again.returncode == 0, again.stderr
     for ours, theirs in zip(losses(tmp_path / "two"), losses(tmp_path / "one"), strict=True):
         assert len(ours) == len(theirs)
@@ -84,25 +76,25 @@ def test_full_runs_agree_and_resume_after_a_kill(tmp_path, strategy, options):
 
 def test_sharded_parameters_resume_with_the_same_number_of_processes(tmp_path):
     arguments = (tmp_path, "--stages", "1", "--strategy", "fsdp")
-    assert start(2, RUN, *arguments, "--steps", 2).returncode == 0
+    assert run_program(RUN, *arguments, "--steps", 2, processes=2).returncode == 0
     names = {path.name for path in (tmp_path / "stage1/checkpoints/step-00000002").iterdir()}
     assert names == {"weights.safetensors", "state-0.pt", "state-1.pt"}
     arguments = (*arguments, "--override", "steps")
-    more = start(4, RUN, *arguments, "--steps", 4)
+    more = run_program(RUN, *arguments, "--steps", 4, processes=4)
     assert more.returncode != 0
     assert "another number of processes" in more.stderr or "this run has 4" in more.stderr
-    assert start(2, RUN, *arguments, "--steps", 4).returncode == 0
+    assert run_program(RUN, *arguments, "--steps", 4, processes=2).returncode == 0
     assert [row["step"] for row in read_log(tmp_path / "stage1/log.jsonl") if "total" in row] == [1, 2, 3, 4]
 
 
 def test_indivisible_batch_is_refused(tmp_path):
-    done = start(3, RUN, tmp_path, "--stages", "1")
+    done = run_program(RUN, tmp_path, "--stages", "1", processes=3)
     assert done.returncode != 0
     assert "a batch of 4 can't be shared by 3 processes" in done.stderr
 
 
 def test_bf16_runs_gather_matrices_in_bf16_and_each_checkpoint_once(tmp_path):
-    done = start(2, "tests.core.training.sharded", tmp_path)
+    done = torchrun("tests.core.training.sharded", tmp_path, processes=2)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["in Attention"] == ["torch.bfloat16"]
@@ -142,8 +134,3 @@ def test_missing_device_is_reported(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="sees no CUDA device"), process_group("cuda"):
         pass
-
-
-def test_logs_of_two_processes_are_written_once(tmp_path: Path):
-    assert start(2, RUN, tmp_path, "--stages", "1", "--steps", 2).returncode == 0
-    assert [row["step"] for row in read_log(tmp_path / "stage1/log.jsonl") if "total" in row] == [1, 2]

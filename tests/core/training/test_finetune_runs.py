@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,18 +15,13 @@ from safetensors.torch import load_file
 from spectradino_core.models.perception_checkpoint import load_perception
 from spectradino_core.training.checkpoints import resume_step
 from spectradino_core.training.train_logger import read_log
-from tests.conftest import REPOSITORY
-from tests.core.training.test_distributed import start
+from tests.core.training.programs import run_program
 
 pytestmark = pytest.mark.slow
 
-RUN = "tests.core.training.run_finetune"
 
-
-def run(folder: Path, *options: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", RUN, str(folder), *map(str, options)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=280)
+def run(folder: Path, *words: object, **options: Any) -> subprocess.CompletedProcess:
+    return run_program("tests.core.training.run_finetune", folder, *words, **options)
 
 
 def rows(folder: Path) -> list[dict]:
@@ -37,7 +31,7 @@ def rows(folder: Path) -> list[dict]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    done = run(folder)
+    done = run(folder, drawn=True)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -78,7 +72,7 @@ def close(ours: Path, theirs: Path, tolerance: float = 2e-4) -> None:
 
 def test_two_processes_equal_one(whole, tmp_path):
     """Normalisers, BatchNorm and gradient norm are those of the whole batch."""
-    done = start(2, RUN, tmp_path)
+    done = run(tmp_path, processes=2)
     assert done.returncode == 0, done.stderr
     close(tmp_path, whole)
 
@@ -90,10 +84,10 @@ def test_two_processes_with_micro_batches_resume_after_a_kill(tmp_path):
     parts = run(tmp_path / "parts", *options, "--parts", 4)
     assert parts.returncode == 0, parts.stderr
     close(tmp_path / "parts", tmp_path / "one")
-    killed = start(2, RUN, tmp_path / "two", *options, "--parts", 2, "--die-at", 3)
+    killed = run(tmp_path / "two", *options, "--parts", 2, "--die-at", 3, processes=2)
     assert killed.returncode != 0
     assert resume_step(tmp_path / "two") == 2
-    assert start(2, RUN, tmp_path / "two", *options, "--parts", 2).returncode == 0
+    assert run(tmp_path / "two", *options, "--parts", 2, processes=2).returncode == 0
     close(tmp_path / "two", tmp_path / "one")
 
 
@@ -130,6 +124,6 @@ def test_checkpoint_of_another_run_and_indivisible_batch_are_refused(whole, tmp_
     other = run(whole, "--fusion", "gated", "--steps", 8)
     assert other.returncode != 0
     assert "belongs to another run" in other.stderr
-    shared = start(3, RUN, tmp_path)
+    shared = run(tmp_path, processes=3)
     assert shared.returncode != 0
     assert "a batch of 4 can't be shared by 3 processes" in shared.stderr

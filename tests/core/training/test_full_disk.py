@@ -15,6 +15,7 @@ import pytest
 
 from spectradino_core.files import written_atomically
 from spectradino_core.training.train_logger import TrainLogger, read_log
+from tests.core.training.programs import run_program
 
 ROOT = Path(__file__).resolve().parents[3]
 UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
@@ -39,8 +40,9 @@ def disks(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 def test_a_checkpoint_that_does_not_fit(disks: None, tmp_path: Path) -> None:
     """Room for one and a half: the second fails, and the run resumes from the first once there is room."""
-    train = '"$P" -m tests.core.training.run_finetune $D --steps 4 --every 2'
-    done = in_small_disk(tmp_path / "whole", train)
+    words = ("--steps", "4", "--every", "2")
+    train = f'"$P" -m tests.core.training.run_finetune $D {" ".join(words)}'
+    done = run_program("tests.core.training.run_finetune", tmp_path / "whole", *words)
     assert done.returncode == 0, done.stderr
     checkpoint = tmp_path / "whole/checkpoints/step-00000002"
     size = sum(file.stat().st_size for file in checkpoint.iterdir()) * 3 // 2
@@ -65,23 +67,36 @@ SAVERS = {
 }
 
 
-@pytest.mark.parametrize("saver", SAVERS.values(), ids=SAVERS.keys())
-def test_every_writer_reports_a_full_disk(disks: None, tmp_path: Path, saver: str) -> None:
-    """Each library reports it in its own way, or not at all."""
+@pytest.fixture(scope="module")
+def refusals(disks: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Two lines of output of each saver on a full disk, from one process, since torch takes seconds to import."""
     program = (
         "import sys, torch, numpy as np\n"
         "from pathlib import Path\n"
         "from safetensors.torch import save_file\n"
         "from spectradino_core.files import written_atomically\n"
         "path = Path(sys.argv[1]) / 'result.bin'\n"
-        "path.write_text('before')\n"
-        f"try:\n with written_atomically(path, 1 << 20) as scratch: {saver}\n"
-        "except OSError as error: print(error.errno, error.strerror)\n"
-        "print(path.read_text(), *(p.name for p in path.parent.iterdir()))\n"
     )
-    done = in_small_disk(tmp_path / "d", 'mount -t tmpfs -o size=256k tmpfs $D && "$P" -c "$1" $D', program)
-    first, second = done.stdout.splitlines()
-    assert first.startswith(f"{errno.ENOSPC} {tmp_path}/d/result.bin could not be written: the disk is full (")
+    for saver in SAVERS.values():
+        program += (
+            "path.write_text('before')\n"
+            f"try:\n with written_atomically(path, 1 << 20) as scratch: {saver}\n"
+            "except OSError as error: print(error.errno, error.strerror)\n"
+            "print(path.read_text(), *(p.name for p in path.parent.iterdir()))\n"
+        )
+    folder = tmp_path_factory.mktemp("full") / "d"
+    done = in_small_disk(folder, 'mount -t tmpfs -o size=256k tmpfs $D && "$P" -c "$1" $D', program)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2 * len(SAVERS), done.stdout + done.stderr
+    return {name: lines[2 * index : 2 * index + 2] for index, name in enumerate(SAVERS)}
+
+
+@pytest.mark.parametrize("saver", SAVERS)
+def test_every_writer_reports_a_full_disk(refusals: dict[str, list[str]], saver: str) -> None:
+    """Each library reports it in its own way, or not at all."""
+    first, second = refusals[saver]
+    assert first.startswith(f"{errno.ENOSPC} ")
+    assert "/d/result.bin could not be written: the disk is full (" in first
     assert "of 256 KiB free, about 1 MiB needed)" in first
     assert second == "before result.bin"
 

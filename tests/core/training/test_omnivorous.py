@@ -204,7 +204,7 @@ def test_stopped_run_resumes_with_the_same_losses(tmp_path, scenes):
     assert rows(tmp_path / "half") == rows(tmp_path / "whole")
     a, b = read_dinov2(path)[0], read_dinov2(whole)[0]
     assert all(torch.equal(a[key], b[key]) for key in a)
-    assert (tmp_path / "whole/losses.png").stat().st_size > 1000
+    assert (tmp_path / "whole/losses.png").is_file()
 
 
 @pytest.mark.slow

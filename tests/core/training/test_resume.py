@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,14 +14,12 @@ from torch import nn
 from spectradino_core.training.checkpoints import Checkpoints, ResumeError, resume_step
 from spectradino_core.training.loop import LoopOptions, train
 from spectradino_core.training.train_logger import read_log
-from tests.conftest import REPOSITORY
+from tests.core.training.programs import run_program
 from tests.core.training.test_loop import Batch, loss_of
 
 
 def run(folder: Path, *options: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "tests.core.training.run_patterns", str(folder), *options]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=280)
+    return run_program("tests.core.training.run_patterns", folder, *options)
 
 
 def losses(folder: Path) -> list[list[dict]]:

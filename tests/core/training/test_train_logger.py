@@ -37,7 +37,7 @@ def test_other_processes_write_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_curves_of_several_stages(tmp_path):
+def test_curves_of_several_stages(tmp_path, drawn):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         write(tmp_path / name, range(1, 20))
