@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import GetAvailableTransitions, GetState
+from lifecycle_msgs.srv import ChangeState, GetAvailableTransitions, GetState
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -65,17 +65,18 @@ class ManagedNode(LifecycleNode):
         """Wrap the callbacks of all services that the node has at this moment."""
         self._requests = Notices(self.get_logger(), _PERIOD_S)
         self._originals: dict[str, Callback] = {}
-        wrappers: dict[str, Callable[[Callback], Callback]] = {
-            "change_state": self._allowed_only,
-            "set_parameters": _one_by_one,
-            "set_parameters_atomically": _readable_only,
-            "get_type_description": _printable_only,
+        wrappers: dict[type, Callable[[Callback], Callback]] = {  # by type: a service may be remapped
+            ChangeState: self._allowed_only,
+            SetParameters: _one_by_one,
+            SetParametersAtomically: _readable_only,
         }
         for service in self.services:
             name, inner = service.srv_name.rpartition("/")[2], service.callback
             self._originals[name] = inner
-            if name in wrappers:
-                inner = wrappers[name](inner)
+            if service.srv_type in wrappers:
+                inner = wrappers[service.srv_type](inner)
+            elif name == "get_type_description":
+                inner = _printable_only(inner)
             service.callback = self._guarded_service(name, inner, service.srv_type)
 
     def _transition(

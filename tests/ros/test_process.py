@@ -1,4 +1,4 @@
-"""The process survives exceptions of callbacks of services and of the executor."""
+"""The process survives exceptions of callbacks of services and of the executor, and guards remapped services too."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import Parameter
 from rcl_interfaces.srv import GetParameters, SetParametersAtomically
 
@@ -33,7 +35,7 @@ class Fragile(ManagedNode):
     def release(self):
         pass
 
-sys.exit(run(Fragile, []))
+sys.exit(run(Fragile, ["--ros-args", "-r", "~/change_state:=/fragile/remapped"]))
 """
 
 
@@ -49,6 +51,8 @@ def test_a_callback_that_raises_is_reported_and_costs_nothing_else(peer):
             result = peer.call(SetParametersAtomically, "/fragile/broken_too", request).result
             assert not result.successful
             assert "ValueError: raised on purpose" in result.reason
+        request = ChangeState.Request(transition=Transition(id=77))
+        assert not peer.call(ChangeState, "/fragile/remapped", request).success
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         log, _ = process.communicate(timeout=PATIENCE_S)
@@ -58,6 +62,7 @@ def test_a_callback_that_raises_is_reported_and_costs_nothing_else(peer):
     for line in (
         "a request to broken failed: ValueError: raised on purpose",
         "a request to broken_too failed: ValueError",
+        "refused the transition 'unknown' (id 77): the node is unconfigured",
         "cannot handle a message or request: ValueError: raised on purpose",
     ):
         assert log.count(line) == 1, log
