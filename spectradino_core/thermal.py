@@ -148,8 +148,9 @@ def override_contract(
         normalization: parameter `ir_normalization`, one of `NORMALIZATIONS`; "model" keeps the model's own.
         low, high: parameters `ir_range_low` and `ir_range_high`: percentiles (0 to 100) for "percentile", counts for
             "fixed", or kelvin if `kelvin_per_count` is given. Both 0: the model's own, or 1 and 99 for "percentile".
-        kelvin_per_count, celsius_offset: parameters of the same names with `ir_`, of this camera; 0: not given. With
-            "model" they replace the scale of a range in kelvin; other ranges do not depend on them.
+        kelvin_per_count, celsius_offset: parameters `ir_kelvin_per_count` (0: not given) and `ir_celsius_offset`, the
+            temperature of count 0, of this camera. With "model" they replace the scale of a range in kelvin; other
+            ranges do not depend on them.
 
     Raises:
         ThermalError: the parameters contradict each other or the model; the message names parameter and remedy.

@@ -82,8 +82,9 @@ class OnnxEngine:
                 text = _first_line(error)
                 if chosen.device == "cpu":
                     raise BundleError(f"{path} is not a readable ONNX model (truncated or damaged?): {text}") from None
-                remedy = setup_problem(chosen.device, text)
-                raise EngineError(f"{chosen} could not be set up: {text}{remedy and f'; {remedy}'}") from None
+                if remedy := setup_problem(chosen.device, text):
+                    text = f"{text}; {remedy}"
+                raise EngineError(f"{chosen} could not be set up: {text}") from None
         self.metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
         if METADATA_KEY not in self.metadata:
             raise BundleError(f"{path} is an ONNX model but not of SpectraDINO: create it with 'spectradino export'")

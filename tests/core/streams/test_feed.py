@@ -61,9 +61,8 @@ class TestPairs:
 
     def test_a_pair_that_waits_for_something_nearer_leaves_when_nothing_comes(self):
         rig = Rig(sync_slop_ms=60, pairing="one_to_one").run(camera("rgb", 0, 340, 33) + camera("ir", 20, 360, 111))
-        assert (
-            rig.feed.pairer.waiting("rgb") == rig.feed.pairer.waiting("ir") == 1
-        )  # the RGB frame of 363 ms would be nearer
+        pairer = rig.feed.pairer
+        assert pairer.waiting("rgb") == pairer.waiting("ir") == 1  # the RGB frame of 363 ms would be nearer
         assert not rig.watch(800)
         (capture,) = rig.watch(2000)
         assert (capture.rgb[1], capture.ir[1]) == (330, 353)
