@@ -207,8 +207,15 @@ def _labels_digest(name: str, options: Options) -> list[Any]:
     if not file.is_file():
         raise BagError(f"{file} does not exist: --labels takes a COCO JSON file, or a folder of them")
     # Reading the masks would take long; sizes and times suffice.
-    masks = [file.parent / mask for mask in mask_files(file)]
-    return [file_digest(file), [[m.stat().st_size, m.stat().st_mtime_ns] if m.exists() else [] for m in masks]]
+    return [file_digest(file), [_state(file.parent / mask) for mask in mask_files(file)]]
+
+
+def _state(path: Path) -> list[int]:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):  # reading the labels names the culprit
+        return []
+    return [found.st_size, found.st_mtime_ns]
 
 
 def _asked(unit: Unit) -> dict[str, Any]:

@@ -374,6 +374,19 @@ def test_a_bag_that_can_not_be_scored_is_named_with_the_reason(
     assert "failed: drive" in capsys.readouterr().out
 
 
+def test_a_mask_with_an_impossible_name_is_named_with_its_image(
+    evaluate: Evaluate, tmp_path: Path, capsys: Any
+) -> None:
+    recording = Recording(2)
+    labels = recording.labels(tmp_path / "labels.json")
+    coco = json.loads(labels.read_text())
+    coco["images"][0]["sem_seg_file_name"] = f"{'m' * 300}.png"
+    labels.write_text(json.dumps(coco))
+    status, _ = evaluate(recording.write(tmp_path / "drive"), more=["--labels", str(labels)])
+    assert status == 1
+    assert re.search(r"drive: .*labels.json: image \d+ names the mask 'm+.png'", capsys.readouterr().out)
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
