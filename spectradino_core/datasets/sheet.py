@@ -34,7 +34,10 @@ def write_sheet(path: Path, pairs: LabelledPairs, count: int = 8) -> None:
     rows = [_row(pairs, pairs.load(item)) for item in chosen(pairs, count)]
     width = max((row.shape[1] for row in rows), default=_WIDTH)
     parts = [_padded(part, width - part.shape[1]) for part in (*rows, _legend(pairs, width))]
-    data = cv2.imencode(ending, cv2.cvtColor(np.vstack(parts), cv2.COLOR_RGB2BGR))[1]
+    sheet = np.vstack(parts)
+    done, data = cv2.imencode(ending, cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    if not done:  # a JPEG has at most 65500 rows
+        raise ValueError(f"{path}: a sheet of {sheet.shape[1]}x{sheet.shape[0]} can't be encoded: draw fewer pairs")
     with written_atomically(path) as scratch:
         scratch.write_bytes(data.tobytes())
 

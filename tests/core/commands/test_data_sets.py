@@ -153,6 +153,17 @@ def test_check_refuses_a_sheet_that_is_not_an_image(tmp_path: Path, capsys: pyte
     assert "s.txt: a sheet is written as .png or .jpg" in capsys.readouterr().err
 
 
+def test_sheet_that_cannot_be_encoded_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = made("llvip", tmp_path / "set")
+    monkeypatch.setattr(cv2, "imencode", lambda *_: (False, ()))  # as for a JPEG of more than 65500 rows
+    words = ["data", "check", "--dataset", "llvip", "--data", str(root), "--out", str(tmp_path / "s.jpg")]
+    assert main(words) != 0
+    assert "can't be encoded: draw fewer pairs" in capsys.readouterr().err
+    assert not (tmp_path / "s.jpg").exists()
+
+
 def test_list_shows_every_set_and_which_are_present(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made("flir", tmp_path / "FLIR" / "align")
     made("mcubes", tmp_path / "materials")
