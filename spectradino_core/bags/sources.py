@@ -87,7 +87,8 @@ class SceneViews:
         time_of_day: str | None = None,
         noise: bool = True,
     ) -> None:
-        """Args:
+        """
+        Args:
             seed, band: of the scene, and of the IR camera.
             size, ir_size: (width, height) of the RGB and IR images; IR as RGB by default.
             ir_to_rgb: nine numbers, row by row, of the homography from IR to RGB pixels (first centre at (0, 0)); None:
@@ -171,7 +172,8 @@ class FolderViews:
         ir_to_rgb: Sequence[float] | None = None,
         limit: int | None = None,
     ) -> None:
-        """Args:
+        """
+        Args:
             folder: the pairs; images of a single camera are skipped.
             rate_hz: pairs per second.
             size, ir_size: (width, height) to which images are resized, IR as RGB by default; None: unchanged, each pair
