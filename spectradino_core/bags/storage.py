@@ -173,7 +173,7 @@ class Storage:
             self._parts.append(_Intact(file, named, self._report))
             return False
         except _UNREADABLE as error:
-            why = _short(error)
+            why = _short(error).replace(str(file), str(named))
         try:
             left = salvage(file, named)
         except ForeignBagError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -158,3 +159,14 @@ def test_messages_that_the_metadata_does_not_count_are_counted(tmp_path):
     with BagReader(bag) as reader:
         assert {topic.count for topic in reader.topics.values()} == {4}
         assert sum(1 for _ in reader.frames()) == 8
+
+
+def test_a_damaged_file_is_named_and_not_its_temporary_copy(packed, tmp_path):
+    bag = tmp_path / "bag"
+    shutil.copytree(packed["sqlite3", "file"], bag)
+    file = next(f for f in bag.iterdir() if f.suffix == ".zstd")
+    plain = zstd.decompress(file.read_bytes())
+    file.write_bytes(zstd.compress(plain[:512]))
+    with pytest.raises(BagError, match=f"database {re.escape(str(file))}") as raised:
+        BagReader(bag)
+    assert "spectradino_bag_" not in str(raised.value)
