@@ -1,6 +1,7 @@
 """Several processes (gloo) give the result of one.
 
-A run that is killed and one in bf16 are started by torchrun, the others as torchrun would start them.
+The run with DDP that is killed and resumed and one in bf16 are started by torchrun, the others as torchrun would start
+them. Only the former shut their interpreters down, where threads of gloo could abort them (see `process_group`).
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def test_full_runs_agree_and_resume_after_a_kill(tmp_path, strategy, options):
     if strategy == "ddp":
         assert f"Signal {signal.SIGKILL.value}" in killed.stderr
     assert resume_step(tmp_path / "two/stage2") == 2
-    again = run_program(*arguments, processes=2)
+    again = launch(*arguments, processes=2)
     assert again.returncode == 0, again.stderr
     for ours, theirs in zip(losses(tmp_path / "two"), losses(tmp_path / "one"), strict=True):
         assert len(ours) == len(theirs)
