@@ -10,7 +10,7 @@ from tests.blob_model import make_blob_model
 from tests.ros.harness import ir_pixels, rgb_pixels, running, wait_until
 from tests.ros.rig import Rig, Streams
 
-# slow: it waits for cameras to fall silent; tests/core/runtime/test_single_stream.py covers the choice of the model.
+# slow: it waits for cameras to fall silent; tests/core/runtime/test_companions.py covers the choice of the model.
 pytestmark = pytest.mark.slow
 
 SIZE = (160, 120)

@@ -29,7 +29,7 @@ from spectradino_core.training.recipes import smoke
 PAIRS = [scene_sample(9_200_000 + i, Modality.LWIR, (200, 160)) for i in range(2)]
 STREAMS = ("rgb", "ir")
 
-# slow: three exports; tests/core/test_combinations.py covers streams alone in the module, test_single_stream serving.
+# slow: three exports; tests/core/test_combinations.py covers streams alone in the module, test_companions serving.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("traced_once")]
 
 
