@@ -219,7 +219,7 @@ def box_of(infrared: str) -> FinetuneRecipe:
         name=f"box_{infrared}",
         architecture=replace(box().architecture, infrared=infrared),
         frozen=(),
-        loop=LoopOptions(steps=600, warmup=60, ema=0.995, amp="auto"),
+        loop=LoopOptions(steps=1200, warmup=60, ema=0.995, amp="auto"),
         rates=dict.fromkeys(("head", "adapters", "blocks"), 4e-4),
         mix=((SCENES, 5), ("roadscene_rgb_lwir", 1), ("camvid_rgb", 1), ("coco_street_rgb", 1)),
         augmentation=replace(box_real().augmentation, inversion=0.0),
