@@ -46,7 +46,8 @@ DEV := $(VENV)/.stamp-dev
 PREFIX310 := $(abspath $(VENV310))
 PY310 := $(VENV310)/.stamp-robot
 # The rooms that run on a robot without ROS; nothing there needs torch.
-ROBOT_TESTS := tests/core/test_thermal.py tests/core/runtime tests/core/streams tests/core/calibration/test_registration.py \
+ROBOT_TESTS := tests/core/test_thermal.py tests/core/test_thermal_override.py tests/core/test_invalid_counts.py \
+  tests/core/runtime tests/core/streams tests/core/calibration/test_registration.py \
   tests/core/calibration/test_camera_geometry.py tests/core/calibration/test_static_transforms.py
 # What depends on torch's version: export, sharding, the way of batches to a device.
 TORCH_TESTS := tests/core/export/test_export.py tests/core/data/test_transfer.py tests/core/training/test_distributed.py \
