@@ -1,8 +1,8 @@
 """Overhead and endurance of the node, measured with two simulated cameras over DDS.
 
 Overhead is what the node costs beside the network: from the callback that completes a pair to the last thing published.
-The node tells in its frame report when each step ran; when the report itself, which is published last, left the node,
-the middleware tells (the source timestamp of the message). So
+The node's frame report says when each step ran; the middleware's source timestamp of that report, which is published
+last, says when it left the node. So
 
     overhead = pairing + queue + preprocess + postprocess + (report left - (stamp + latency)),
 
