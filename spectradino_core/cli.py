@@ -24,7 +24,7 @@ from spectradino_core.commands import (
     finetune,
     pretrain,
 )
-from spectradino_core.options import Parser, add_former, add_option, require_model
+from spectradino_core.options import Parser, add_former, add_option, require_model, require_onnx_name
 from spectradino_core.text import PrintableFormatter, PrintableStream, has_lost_reader, log_line, with_stdout
 
 
@@ -131,6 +131,7 @@ def _export(options: argparse.Namespace) -> int:
     from spectradino_core.models.perception_checkpoint import load_perception
     from spectradino_core.runtime.bundle import STREAMS, beside
 
+    require_onnx_name(options.out)
     model, info = load_perception(options.model)
     changes = {"name": options.name, "score_threshold": options.score_threshold, "nms_iou": options.nms_iou}
     info = info.with_(**{key: value for key, value in changes.items() if value is not None})

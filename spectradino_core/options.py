@@ -192,6 +192,12 @@ def refuse(options: argparse.Namespace, words: str, why: str) -> None:
             raise ValueError(f"--{word} {why}")
 
 
+def require_onnx_name(path: Path) -> None:
+    """Raise ValueError unless the name of a model file to write ends in .onnx, so that no other file is replaced."""
+    if path.suffix != ".onnx":
+        raise ValueError(f"--out {path} is no model file: give a name that ends in .onnx")
+
+
 def require_model(path: Path, option: str = "--model") -> None:
     """Raise ValueError, naming the option, if a model file does not exist."""
     if not path.exists():

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from spectradino_core.commands.shared_options import option, require_at_least
-from spectradino_core.options import refuse, require_model
+from spectradino_core.options import refuse, require_model, require_onnx_name
 
 if TYPE_CHECKING:
     from spectradino_core.export.convert import Score
@@ -47,6 +47,7 @@ def _run(options: argparse.Namespace) -> int:
     require_at_least(options, "scenes")
     if not options.score_scenes:
         refuse(options, "max-map-drop", "has no effect without --score-scenes")
+    require_onnx_name(options.out)
     require_model(options.model)
     infrared = OnnxEngine(options.model, device="cpu").info.infrared
     pairs: list[Any] = list(ScenePairs.held_out("calibration", options.scenes, infrared))

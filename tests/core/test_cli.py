@@ -119,6 +119,16 @@ def test_wrong_usage_exits_2(capsys):
     assert "--recipe" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["export"], ["convert", "--precision", "int8"]], ids=["export", "convert"])
+def test_a_model_is_written_over_no_other_kind_of_file(tmp_path, capsys, words):
+    notes = tmp_path / "notes.md"
+    notes.write_text("mine")
+    command, *rest = words
+    assert main([command, "--model", "models/lwir_box.safetensors", "--out", str(notes), *rest]) == 1
+    assert ".onnx" in capsys.readouterr().err
+    assert notes.read_text() == "mine"
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("traced_once")
 def test_finetune_export_evaluate(tmp_path, capsys):
