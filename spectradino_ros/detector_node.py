@@ -53,7 +53,7 @@ from spectradino_ros.cameras import camera_topic, warn_of_one_camera
 from spectradino_ros.health import Health
 from spectradino_ros.intake import Intake, tf_message_type
 from spectradino_ros.managed import ManagedNode
-from spectradino_ros.notices import Notices
+from spectradino_ros.notices import CoreWarnings, Notices
 from spectradino_ros.outputs import Outputs
 from spectradino_ros.parameters import declare, idle_overrides, unknown_overrides
 from spectradino_ros.process import run
@@ -83,6 +83,7 @@ class DetectorNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__(NODE_NAME)
+        self._core_warnings = CoreWarnings(self.get_logger())
         self.settings = declare(self)
         for complaint in unknown_overrides(list(getattr(self, "_parameter_overrides", {}))):
             self.get_logger().warning(complaint)
@@ -280,6 +281,11 @@ class DetectorNode(ManagedNode):
         if outputs is not None:
             outputs.destroy()
         self._pipeline = self._engine = self._registering = None
+
+    def destroy_node(self) -> None:
+        """See `Node`; also stops passing on core's warnings."""
+        self._core_warnings.close()
+        super().destroy_node()
 
     # ---- parameters ----------------------------------------------------------------------------------------------
 

@@ -1,13 +1,40 @@
-"""Throttled log lines: each kind at most once per period."""
+"""Log lines of the node: throttled ones, each kind at most once per period, and those of `spectradino_core`."""
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
 from spectradino_core.text import log_line
+
+
+class CoreWarnings(logging.Handler):
+    """Passes warnings and errors of `spectradino_core` to a ROS logger, so that they carry its name and reach /rosout.
+
+    It is in effect from its creation to `close`.
+    """
+
+    def __init__(self, logger: Any) -> None:
+        super().__init__(logging.WARNING)
+        self._logger = logger
+        logging.getLogger("spectradino_core").addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = log_line(self.format(record))
+            if record.levelno >= logging.ERROR:
+                self._logger.error(line)
+            else:
+                self._logger.warning(line)  # on a line of its own: rclpy ties the severity to the line of code
+        except Exception:
+            self.handleError(record)
+
+    def close(self) -> None:
+        logging.getLogger("spectradino_core").removeHandler(self)
+        super().close()
 
 
 class Notices:
