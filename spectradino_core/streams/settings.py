@@ -212,7 +212,8 @@ class Settings:
     tracking: bool = _parameter(
         False,
         "Give detections identities (id of each Detection2D) that last through short losses and changes of the cameras "
-        "in use. A detection gets its identity at its second sight in a row; the detections themselves stay the same.",
+        "in use. An object gets its identity when it is detected twice in a row; the detections themselves do not "
+        "change.",
     )
     track_memory_ms: float = _parameter(
         1000.0,
@@ -242,7 +243,7 @@ class Settings:
     ir_time_offset_ms: float = _parameter(
         0.0,
         "Constant delay of the infrared stamps relative to the RGB stamps [ms]; it is subtracted before pairing. "
-        "0: the calibration file's offset, if it has one. For clocks that have nothing in common see pair_by.",
+        "0: the calibration file's offset, if it has one. For clocks that are not comparable see pair_by.",
         bounds=(-86400000.0, 86400000.0),
     )
     learn_ir_time_offset: bool = _parameter(
