@@ -103,9 +103,10 @@ MCUBES = Benchmark(
     licence="research; see its repository",
     ignore="255 is ignored; in training also the pixels that NIR_warped_mask marks, which the evaluation counts",
     notes=(
-        "The left 192 columns have no NIR and are cut off; evaluation keeps the middle 1024 of the rest: its rule.",
+        "The left 192 columns have no NIR and are cropped; evaluation uses the middle 1024 of the rest, as its authors "
+        "do.",
         "SS/ and SSGT4MS/ hold street classes, not materials; GT/ is read.",
-        "Colour and NIR may have 16 bits; colour is brought to 8, NIR is given as stored.",
+        "RGB and NIR may have 16 bits; RGB is converted to 8, NIR is used as stored.",
         "Published four-modality figures use polarisation too; compare with RGB and NIR only.",
         "By day only.",
     ),

@@ -74,7 +74,7 @@ RASMD = Benchmark(
     source="https://yonsei-stl.github.io/RASMD/ (the data are on Hugging Face as STL-Yonsei/RASMD, after agreeing to "
     "their terms)",
     licence="by request; see its page",
-    ignore="crowds are ignored, objects of other classes left out",
+    ignore="crowds are ignored, objects of other classes are skipped",
     assumed="where the boxes lie, their form (COCO) and the split: no public description was found",
     notes=(
         "Its detection labels cover a small part of the 100,000 pairs; no list of a split was found in public.",
