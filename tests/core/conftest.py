@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +48,14 @@ def traced_once(shared_folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_model, "_trace", reuse)
         yield
+
+
+@pytest.fixture(scope="session")
+def disks() -> None:
+    """Skip where programs cannot mount disks of their own, as `run_program(disk=...)` does."""
+    command = ["unshare", "--user", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"]
+    if not shutil.which("unshare") or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody mount a disk of its own")
 
 
 @pytest.fixture

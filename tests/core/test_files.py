@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +22,7 @@ from spectradino_core.streams.settings import ParameterError
 from spectradino_core.text import PrintableFormatter, log_line, printable
 from tests.blob_model import blob_info
 from tests.core.hostile import KINDS, READERS
+from tests.core.training.programs import run_program
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,8 +46,7 @@ OWN_ERRORS = {
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict]:
     """Results of each reader for each kind of file, by both; from another process, which is ended if it hangs."""
-    command = [sys.executable, "-m", "tests.core.hostile", str(tmp_path_factory.mktemp("hostile"))]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    done = run_program("tests.core.hostile", tmp_path_factory.mktemp("hostile"))
     assert done.returncode == 0, done.stderr
     results = [json.loads(line) for line in done.stdout.splitlines()]
     return {(result["reader"], result["kind"]): result for result in results}

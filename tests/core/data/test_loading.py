@@ -2,44 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.core.training.programs import run_program
+
 BATCHES = [f"item {i}: {2 * i} {i} None" for i in range(5)]
-UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
 
 
-def run(module: str, *arguments: str, shared: str | None = None) -> list[str]:
-    """Return the lines that a module prints, optionally in a mount namespace with a /dev/shm of the given size."""
-    command = [sys.executable, "-m", module, *arguments]
-    if shared is not None:
-        script = f'mount -t tmpfs -o size={shared} tmpfs /dev/shm && exec "$@"'
-        command = [*UNSHARE, "sh", "-c", script, "sh", *command]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+def run(module: str, *arguments: object, shared: str | None = None) -> list[str]:
+    """Return the lines that a module prints, optionally with a /dev/shm of the given size."""
+    done = run_program(module, *arguments, disk=None if shared is None else ("/dev/shm", shared))
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
 def loader(case: str, shared: str | None = None) -> list[str]:
     return run("tests.core.data.run_loader", case, shared=shared)
-
-
-@pytest.fixture(scope="module")
-def namespaces() -> None:
-    allowed = (
-        shutil.which("unshare")
-        and subprocess.run(
-            [*UNSHARE, "sh", "-c", "mount -t tmpfs -o size=64k tmpfs /dev/shm"], capture_output=True, check=False
-        ).returncode
-        == 0
-    )
-    if not allowed:
-        pytest.skip("this machine lets nobody mount a /dev/shm of its own")
 
 
 def test_batches_come_in_order() -> None:
@@ -56,18 +36,18 @@ def test_batches_beyond_shared_memory_use_pipes_and_warn_once() -> None:
 
 
 @pytest.mark.parametrize(("size", "said"), [("6m", "is too small for batches of 4 MB"), ("4k", "is full")])
-def test_a_small_dev_shm(namespaces: None, size: str, said: str) -> None:
+def test_a_small_dev_shm(disks: None, size: str, said: str) -> None:
     """6 MB hold one batch of four; 4 kB not even the workers' locks."""
     found = loader("plain", size)
     assert [line for line in found if not line.startswith("LOG")] == [*BATCHES, "end"]
     assert [said in line for line in found if line.startswith("LOG")] == [True]
 
 
-def test_finetuning_with_a_small_dev_shm(namespaces: None, tmp_path: Path) -> None:
+def test_finetuning_with_a_small_dev_shm(disks: None, tmp_path: Path) -> None:
     """Complete training, which hangs at its first batch without the loader; the result is the same as elsewhere."""
     options = ("--workers", "2", "--steps", "4")
-    run("tests.core.training.run_finetune", str(tmp_path / "small"), *options, shared="400k")
-    run("tests.core.training.run_finetune", str(tmp_path / "usual"), *options)
+    run("tests.core.training.run_finetune", tmp_path / "small", *options, shared="400k")
+    run("tests.core.training.run_finetune", tmp_path / "usual", *options)
     small, usual = ((tmp_path / name / "log.jsonl").read_text() for name in ("small", "usual"))
     assert [line.split('"total"')[1] for line in small.splitlines() if "total" in line] == [
         line.split('"total"')[1] for line in usual.splitlines() if "total" in line

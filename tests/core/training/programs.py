@@ -5,6 +5,7 @@ Starting Python with torch takes seconds of processor time, many times what a to
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import runpy
@@ -33,7 +34,11 @@ PATIENCE_S = 240
 
 
 def run_program(
-    module: str, *arguments: object, processes: int = 1, drawn: bool = False
+    module: str,
+    *arguments: object,
+    processes: int = 1,
+    drawn: bool = False,
+    disk: tuple[str | Path, str] | None = None,
 ) -> subprocess.CompletedProcess:
     """Run `python -m MODULE ARGUMENTS`, as that many ranks with the environment that torchrun gives.
 
@@ -44,6 +49,7 @@ def run_program(
         arguments: words of its command line.
         processes: number of ranks.
         drawn: whether to draw losses.png, which takes longer than a toy run; otherwise the file is empty.
+        disk: folder, and the size of a disk that is mounted there for this program alone; see the fixture `disks`.
     """
     context = multiprocessing.get_context("forkserver")
     if forkserver._forkserver._preload_modules != IMPORTED:
@@ -57,7 +63,9 @@ def run_program(
         for rank in range(processes):
             place = {} if processes == 1 else place_of(rank, processes, port)
             files = (str(outputs / f"{rank}.out"), str(outputs / f"{rank}.err"))
-            ranks.append(context.Process(target=_run, args=(module, words, dict(os.environ) | place, drawn, *files)))
+            ranks.append(
+                context.Process(target=_run, args=(module, words, dict(os.environ) | place, drawn, disk, *files))
+            )
             ranks[-1].start()
         code = _end_of(ranks)
         text = ["".join(path.read_text() for path in sorted(outputs.glob(f"*.{kind}"))) for kind in ("out", "err")]
@@ -70,6 +78,23 @@ def torchrun(module: str, *arguments: object, processes: int) -> subprocess.Comp
     command = [sys.executable, *launcher, "-m", module, *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=280)
+
+
+def mount(folder: str | Path, size: str, remount: bool = False) -> None:
+    """Mount a disk in memory in the namespace of a program that was started with `disk`, or change its size."""
+    flags, options = 32 if remount else 0, f"size={size}".encode()  # MS_REMOUNT
+    if ctypes.CDLL(None).mount(b"tmpfs", str(folder).encode(), b"tmpfs", flags, options):
+        raise OSError(f"{folder} cannot be a disk of {size}")
+
+
+def _leave_mounts() -> None:
+    """Move this process, which must have one thread, to a user and a mount namespace, as `unshare` does."""
+    ids = {"uid_map": os.geteuid(), "gid_map": os.getegid()}
+    if ctypes.CDLL(None).unshare(0x10000000 | 0x00020000):  # CLONE_NEWUSER, CLONE_NEWNS
+        raise OSError("this machine gives nobody a mount namespace")
+    Path("/proc/self/setgroups").write_text("deny")
+    for name, number in ids.items():
+        Path("/proc/self", name).write_text(f"0 {number} 1")
 
 
 def free_port() -> int:
@@ -111,7 +136,9 @@ def _end_of(ranks: list[BaseProcess]) -> int:
     return code
 
 
-def _run(module: str, words: list[str], environment: dict[str, str], drawn: bool, out: str, err: str) -> None:
+def _run(
+    module: str, words: list[str], environment: dict[str, str], drawn: bool, disk: tuple | None, out: str, err: str
+) -> None:
     os.chdir(REPOSITORY)
     os.environ.clear()
     os.environ.update(environment)
@@ -119,6 +146,9 @@ def _run(module: str, words: list[str], environment: dict[str, str], drawn: bool
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(descriptor, stream.fileno())
         os.close(descriptor)
+    if disk is not None:
+        _leave_mounts()
+        mount(*disk)
     torch.set_num_threads(1)
     multiprocessing.set_start_method("fork", force=True)  # of data loaders: the default of an interpreter on Linux
     if not drawn:

@@ -5,10 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,76 +12,35 @@ import pytest
 from spectradino_core.files import written_atomically
 from spectradino_core.training.train_logger import TrainLogger, read_log
 from tests.core.training.programs import run_program
-
-ROOT = Path(__file__).resolve().parents[3]
-UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
-
-
-def in_small_disk(folder: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a shell script in a mount namespace; $D is the folder, $P this Python."""
-    folder.mkdir(exist_ok=True)
-    environment = os.environ | {"D": str(folder), "P": sys.executable}
-    return subprocess.run(
-        [*UNSHARE, "sh", "-c", script, "sh", *arguments],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def disks(tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("disk")
-    if not shutil.which("unshare") or in_small_disk(folder, "mount -t tmpfs -o size=64k tmpfs $D").returncode:
-        pytest.skip("this machine lets nobody mount a disk of its own")
+from tests.core.training.run_savers import SAVERS
 
 
 def test_a_checkpoint_that_does_not_fit(disks: None, tmp_path: Path) -> None:
     """Room for one and a half: the second fails, and the run resumes from the first once there is room."""
     words = ("--steps", "4", "--every", "2")
-    train = f'"$P" -m tests.core.training.run_finetune $D {" ".join(words)}'
     done = run_program("tests.core.training.run_finetune", tmp_path / "whole", *words)
     assert done.returncode == 0, done.stderr
     checkpoint = tmp_path / "whole/checkpoints/step-00000002"
     size = sum(file.stat().st_size for file in checkpoint.iterdir()) * 3 // 2
-    script = f"""mount -t tmpfs -o size={size} tmpfs $D
-        {train}; echo "status $?"; ls -A $D/checkpoints; df --output=avail $D | tail -1
-        mount -o remount,size=1g $D && {train}; echo "status $?"; cp $D/log.jsonl $D.jsonl"""
-    done = in_small_disk(tmp_path / "small", script)
+    small = tmp_path / "small"
+    small.mkdir()
+    done = run_program("tests.core.training.run_on_small_disk", small, *words, disk=(small, str(size)))
     assert done.stdout.split()[:3] == ["status", "1", "step-00000002"], done.stdout + done.stderr  # and no half one
     assert done.stdout.split()[-2:] == ["status", "0"], done.stderr
     last = [line for line in done.stderr.splitlines() if line.startswith("OSError")][-1]
     assert "checkpoints/step-00000004 could not be written: the disk is full (" in last
     assert "needed); the previous content is kept: make room, and run the same command again" in last
-    whole, small = (read_log(path) for path in (tmp_path / "whole/log.jsonl", tmp_path / "small.jsonl"))
-    assert [row["total"] for row in whole if "total" in row] == [row["total"] for row in small if "total" in row]
-
-
-SAVERS = {
-    "safetensors": "save_file({'a': torch.zeros(1 << 18)}, scratch)",
-    "torch": "torch.save({'a': torch.zeros(1 << 18)}, scratch)",
-    "numpy": "np.save(scratch.open('wb'), np.zeros(1 << 18))",
-    "text": "scratch.write_text('x' * (1 << 20))",
-}
+    logs = (read_log(path) for path in (tmp_path / "whole/log.jsonl", tmp_path / "small.jsonl"))
+    whole, resumed = ([row["total"] for row in log if "total" in row] for log in logs)
+    assert whole == resumed
 
 
 @pytest.fixture(scope="module")
 def refusals(disks: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """Two lines of output of each saver on a full disk, from one process, since torch takes seconds to import."""
-    program = (
-        "import sys, torch, numpy as np\n"
-        "from pathlib import Path\n"
-        "from safetensors.torch import save_file\n"
-        "from spectradino_core.files import written_atomically\n"
-        "path = Path(sys.argv[1]) / 'result.bin'\n"
-    )
-    for saver in SAVERS.values():
-        program += (
-            "path.write_text('before')\n"
-            f"try:\n with written_atomically(path, 1 << 20) as scratch: {saver}\n"
-            "except OSError as error: print(error.errno, error.strerror)\n"
-            "print(path.read_text(), *(p.name for p in path.parent.iterdir()))\n"
-        )
+    """Two lines of output of each saver on a full disk."""
     folder = tmp_path_factory.mktemp("full") / "d"
-    done = in_small_disk(folder, 'mount -t tmpfs -o size=256k tmpfs $D && "$P" -c "$1" $D', program)
+    folder.mkdir()
+    done = run_program("tests.core.training.run_savers", folder, disk=(folder, "256k"))
     lines = done.stdout.splitlines()
     assert len(lines) == 2 * len(SAVERS), done.stdout + done.stderr
     return {name: lines[2 * index : 2 * index + 2] for index, name in enumerate(SAVERS)}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from spectradino_core.training.loop import (
     train,
 )
 from spectradino_core.training.train_logger import read_log
+from tests.core.training.programs import run_program
 
 OPTIONS = LoopOptions(steps=30, warmup=5, ema=0.9, amp="fp32", checkpoint_every=10, log_every=1)
 
@@ -121,22 +120,9 @@ def test_automatic_precision_is_bf16_only_where_the_processor_has_it(tmp_path, m
 
 
 def test_large_blocks_are_reused_after_they_were_freed():
-    program = (
-        "import resource, numpy, sys\n"
-        "from spectradino_core.training.finetune import keep_freed_memory\n"
-        "kept = sys.argv[1] == 'keep' and keep_freed_memory()\n"
-        "numpy.ones(1 << 22)\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "for _ in range(20):\n    numpy.ones(1 << 22)\n"
-        "print(int(kept), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
-    )
-
     def faults(word: str) -> tuple[int, int]:
-        output = subprocess.run(
-            [sys.executable, "-c", program, word], capture_output=True, text=True, check=True
-        ).stdout
-        kept, count = map(int, output.split())
-        return kept, count
+        kept, count = run_program("tests.core.training.run_blocks", word).stdout.split()
+        return int(kept), int(count)
 
     kept, few = faults("keep")
     if not kept:
