@@ -45,7 +45,7 @@ def registered(monkeypatch):
     monkeypatch.setitem(SEGMENTATION, "nearest", NEAREST)
 
 
-def test_a_fusion_and_a_head_are_listed_trained_saved_and_exported(registered, tmp_path, capsys):
+def test_a_fusion_and_a_head_are_listed_trained_and_saved(registered, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["finetune", "--help"])
     words = capsys.readouterr().out.replace("\n", " ").split()
@@ -63,10 +63,15 @@ def test_a_fusion_and_a_head_are_listed_trained_saved_and_exported(registered, t
     assert not torch.equal(model.fusion.scale, before)
 
     save_perception(tmp_path / "m.safetensors", model, info_of(architecture))
-    loaded, info = load_perception(tmp_path / "m.safetensors")
+    loaded, _ = load_perception(tmp_path / "m.safetensors")
     assert loaded.architecture == architecture
+
+
+@pytest.mark.slow  # test_export covers the export of the heads and fusions that are there
+def test_a_fusion_and_a_head_are_exported(registered, tmp_path):
+    architecture = replace(PLAIN, fusion="mean", segmentation="nearest")
     pairs = [scene_sample(9_000_000, Modality.LWIR, (140, 112))]
-    assert export(loaded, info, tmp_path / "m.onnx", pairs)["pairs"] == 1
+    assert export(Perception(architecture), info_of(architecture), tmp_path / "m.onnx", pairs)["pairs"] == 1
 
 
 def test_an_unknown_fusion_is_refused_with_the_registered_names(registered):

@@ -8,7 +8,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
 
 from spectradino_core.cli import main
 from spectradino_core.data.scene_sets import scene_sample
@@ -18,11 +17,11 @@ from spectradino_core.export.gpu_operators import UPSAMPLING
 from spectradino_core.export.onnx_model import ParityError, describe, export
 from spectradino_core.export.precision import halve
 from spectradino_core.modality import Modality
-from spectradino_core.models.perception import Perception
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.training.recipes import smoke
+from tests.core.export.lively import lively
 
 pytestmark = pytest.mark.usefixtures("traced_once")
 
@@ -35,17 +34,8 @@ def pairs():
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory, pairs):
     """Model of two blocks with normalised inputs and spread scores, so that differences are visible."""
-    torch.manual_seed(0)
     recipe = smoke()
-    model = Perception(recipe.architecture).eval()
-    with torch.no_grad():
-        model.fusion.absent.normal_(std=0.1)
-        model.segmentation.classify.weight.normal_(std=0.1)
-        model.segmentation.classify.bias.normal_(std=0.5)  # classes that differ, as in a trained mask
-        model.detection.regress.weight.normal_(std=0.01)
-        model.detection.classify.weight.normal_(std=0.05)
-        for block in model.backbone.vit.blocks:
-            block.attn.qkv.weight.normal_(std=0.3)  # attention that is far from uniform
+    model = lively(recipe)
     path = tmp_path_factory.mktemp("graphs") / "m.onnx"
     export(model, recipe.info(), path, pairs, inputs="normalised")
     export(model, recipe.info(), path.with_name("raw.onnx"), pairs)

@@ -8,7 +8,6 @@ from itertools import product
 import numpy as np
 import onnx
 import pytest
-import torch
 
 from spectradino_core.calibration.registration import Registration
 from spectradino_core.data.paired_folder import PairedFolder
@@ -17,7 +16,6 @@ from spectradino_core.export import onnx_model as export_module
 from spectradino_core.export.onnx_model import IR_VERSION, OPSET, ParityError, export
 from spectradino_core.export.torch_engine import TorchEngine
 from spectradino_core.modality import Modality
-from spectradino_core.models.perception import Perception
 from spectradino_core.models.perception_checkpoint import save_perception
 from spectradino_core.runtime.bundle import METADATA_KEY, BundleError
 from spectradino_core.runtime.engine import EngineError
@@ -26,22 +24,9 @@ from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.training.recipes import box, smoke
+from tests.core.export.lively import lively
 
 pytestmark = pytest.mark.usefixtures("traced_once")
-
-
-def lively(recipe) -> Perception:
-    """Module with random weights whose scores spread over 0..1, so that comparisons are meaningful."""
-    torch.manual_seed(0)
-    model = Perception(recipe.architecture).eval()
-    with torch.no_grad():
-        for tensor in (model.fusion.absent, model.segmentation.classify.weight):
-            tensor.normal_(std=0.1)
-        model.detection.regress.weight.normal_(std=0.01)
-        model.detection.classify.weight.normal_(std=0.15)
-        model.detection.classify.bias.fill_(-1.5)
-        model.detection.regress.bias.normal_(std=0.3)
-    return model
 
 
 SLOW = pytest.mark.slow
