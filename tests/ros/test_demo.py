@@ -19,6 +19,8 @@ from tests.blob_model import make_blob_model
 
 pytest.importorskip("rclpy", reason="no ROS in this environment")
 
+from spectradino_ros.demo.__main__ import _parse
+
 SIZES = [(617, 459), (394, 161), (640, 480), (321, 243), (640, 512), (500, 500)]
 
 
@@ -219,8 +221,10 @@ def test_wrong_arguments_name_what_was_looked_for(data: Path, model: Path, tmp_p
     done = run_demo(["--out", tmp_path, "--data", data, "--model", tmp_path / "none.onnx"], 1)
     assert done.returncode == 1
     assert "none.onnx does not exist" in done.stderr
-    assert run_demo(["--rate", "-1"], 1).returncode == 2
-    assert run_demo(["--limit", "0"], 1).returncode == 2
+    for words in (["--rate", "-1"], ["--limit", "0"]):
+        with pytest.raises(SystemExit) as ended:
+            _parse(words)
+        assert ended.value.code == 2
 
 
 def test_a_reader_who_leaves_the_help_is_no_error():

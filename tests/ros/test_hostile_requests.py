@@ -35,7 +35,7 @@ WILD_NUMBERS = [float("nan"), float("inf"), -float("inf"), 1e308, -1e308, 0.0, -
 
 def wild_values() -> list[ParameterValue]:
     kind = ParameterType
-    values = [ParameterValue(type=number) for number in range(256)]  # 10 and more are no types
+    values = [ParameterValue(type=number) for number in (*range(12), 127, 128, 255)]  # 10 and more are no types
     values += [ParameterValue(type=kind.PARAMETER_STRING, string_value=text) for text in WILD_TEXTS.values()]
     values += [ParameterValue(type=kind.PARAMETER_DOUBLE, double_value=number) for number in WILD_NUMBERS]
     values += [

@@ -2,29 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
-from rcl_interfaces.srv import DescribeParameters
+from rcl_interfaces.msg import Parameter
+from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParametersAtomically
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from spectradino_core.streams.settings import specs
-from tests.ros.harness import LATCHED, NodeProcess, image, ir_pixels, rgb_pixels, running, wait_until
+from tests.ros.harness import LATCHED, NodeProcess, Peer, image, ir_pixels, rgb_pixels, running, wait_until
 from tests.ros.management import Manager
 
 SIZE = (160, 120)
 
 
-@pytest.fixture
-def manager(peer, blob_model):
-    node = NodeProcess("-r", "__ns:=/managed", model=blob_model, device="cpu", threads=1, autostart=False)
-    yield Manager(peer, node, "/managed/detector_node")
+@contextmanager
+def managed(peer: Peer, model: Path, namespace: str) -> Iterator[Manager]:
+    node = NodeProcess("-r", f"__ns:={namespace}", model=model, device="cpu", threads=1, autostart=False)
+    yield Manager(peer, node, f"{namespace}/detector_node")
     assert node.stop() == 0, node.log
     assert "Traceback" not in node.log
 
 
-def test_the_whole_life(manager, peer):
+@pytest.fixture
+def mortal(peer, blob_model):
+    """A node of this test alone, which may shut it down."""
+    with managed(peer, blob_model, "/managed") as manager:
+        yield manager
+
+
+@pytest.fixture(scope="module")
+def lasting(peer, blob_model):
+    with managed(peer, blob_model, "/lasting") as manager:
+        yield manager
+
+
+@pytest.fixture
+def manager(lasting, peer):
+    """A node that several tests share: unconfigured, with the parameters that it was started with."""
+    names = GetParameters.Request(names=[name for name in specs() if name != "autostart"])
+    values = peer.call(GetParameters, f"{lasting.name}/get_parameters", names).values
+    yield lasting
+    for state, step in (("active", "DEACTIVATE"), ("inactive", "CLEANUP")):
+        if lasting.state() == state:
+            assert lasting.change(getattr(Transition, f"TRANSITION_{step}"))
+    before = [Parameter(name=name, value=value) for name, value in zip(names.names, values, strict=True)]
+    request = SetParametersAtomically.Request(parameters=before)
+    assert peer.call(SetParametersAtomically, f"{lasting.name}/set_parameters_atomically", request).result.successful
+
+
+def test_the_whole_life(mortal, peer):
     def subscribers() -> int:
         return peer.node.count_subscribers("/managed/rgb/image_raw")
 
@@ -40,36 +72,37 @@ def test_the_whole_life(manager, peer):
         except AssertionError:
             return False
 
-    assert manager.state() == "unconfigured"
+    assert mortal.state() == "unconfigured"
     for _ in range(2):
-        assert manager.change(Transition.TRANSITION_CONFIGURE)
-        assert manager.state() == "inactive"
+        assert mortal.change(Transition.TRANSITION_CONFIGURE)
+        assert mortal.state() == "inactive"
         assert subscribers() == 0
-        assert manager.change(Transition.TRANSITION_ACTIVATE)
-        assert manager.state() == "active"
+        assert mortal.change(Transition.TRANSITION_ACTIVATE)
+        assert mortal.state() == "active"
         wait_until(answered, "an answer while active")
-        assert manager.change(Transition.TRANSITION_DEACTIVATE)
+        assert mortal.change(Transition.TRANSITION_DEACTIVATE)
         wait_until(lambda: subscribers() == 0, "the subscriptions' end")
         assert not answered()
-        assert manager.change(Transition.TRANSITION_ACTIVATE)
+        assert mortal.change(Transition.TRANSITION_ACTIVATE)
         wait_until(answered, "an answer while active again")
-        assert manager.change(Transition.TRANSITION_DEACTIVATE)
-        assert manager.change(Transition.TRANSITION_CLEANUP)
-        assert manager.state() == "unconfigured"
+        assert mortal.change(Transition.TRANSITION_DEACTIVATE)
+        assert mortal.change(Transition.TRANSITION_CLEANUP)
+        assert mortal.state() == "unconfigured"
         wait_until(lambda: peer.node.count_publishers("/managed/detector_node/detections") == 0, "the topics' end")
-    assert manager.change(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
-    assert manager.state() == "finalized"
+    assert mortal.change(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+    assert mortal.state() == "finalized"
 
 
-@pytest.mark.parametrize("state", ["unconfigured", "inactive", "active"])
-def test_it_shuts_down_from_any_state(manager, peer, state):
+# slow: the whole life ends with a shutdown while it is unconfigured.
+@pytest.mark.parametrize("state", [pytest.param("unconfigured", marks=pytest.mark.slow), "inactive", "active"])
+def test_it_shuts_down_from_any_state(mortal, peer, state):
     if state != "unconfigured":
-        assert manager.change(Transition.TRANSITION_CONFIGURE)
+        assert mortal.change(Transition.TRANSITION_CONFIGURE)
     if state == "active":
-        assert manager.change(Transition.TRANSITION_ACTIVATE)
+        assert mortal.change(Transition.TRANSITION_ACTIVATE)
         wait_until(lambda: peer.node.count_subscribers("/managed/rgb/image_raw"), "the subscriptions")
-    assert manager.change(getattr(Transition, f"TRANSITION_{state.upper()}_SHUTDOWN"))
-    assert manager.state() == "finalized"
+    assert mortal.change(getattr(Transition, f"TRANSITION_{state.upper()}_SHUTDOWN"))
+    assert mortal.state() == "finalized"
     wait_until(lambda: peer.node.count_subscribers("/managed/rgb/image_raw") == 0, "the subscriptions' end")
     wait_until(lambda: peer.node.count_publishers("/managed/detector_node/detections") == 0, "the topics' end")
 
@@ -84,13 +117,13 @@ def test_a_failed_configuration_leaves_it_unconfigured_and_can_be_mended(manager
     good, reason = manager.set("model", "other.onnx")
     assert not good
     assert "'model' can't change while the node is inactive" in reason
-    assert ": first run 'ros2 lifecycle set /man" in reason
+    assert ": first run 'ros2 lifecycle set /las" in reason
 
 
 def test_parameters_change_live_and_are_checked(manager, peer):
     assert manager.change(Transition.TRANSITION_CONFIGURE)
     assert manager.change(Transition.TRANSITION_ACTIVATE)
-    labels = peer.collect(LabelInfo, "/managed/detector_node/label_info", LATCHED)
+    labels = peer.collect(LabelInfo, f"{manager.name}/label_info", LATCHED)
     wait_until(lambda: labels and labels[-1].threshold == pytest.approx(0.5), "the model's threshold")
     assert manager.set("score_threshold", 0.85) == (True, "")
     wait_until(lambda: labels[-1].threshold == pytest.approx(0.85), "the new threshold in the class names")
@@ -156,7 +189,7 @@ def test_diagnostics_follow_the_state(manager, peer):
     assert manager.set("no_message_timeout_s", 0.5) == (True, "")
     assert manager.change(Transition.TRANSITION_ACTIVATE)
 
-    both = "no message on /managed/rgb/image_raw, /managed/ir/image_raw"
+    both = "no message on /lasting/rgb/image_raw, /lasting/ir/image_raw"
 
     def silent() -> DiagnosticStatus | None:
         found = status("active")
@@ -167,7 +200,7 @@ def test_diagnostics_follow_the_state(manager, peer):
     values = {v.key: v.value for v in found.values}
     assert values["model"] == "blob"
     assert values["engine"].startswith("ONNX Runtime")
-    assert values["/managed/ir/image_raw messages"] == "0"
+    assert values["/lasting/ir/image_raw messages"] == "0"
 
 
 def test_an_override_of_a_wrong_type_is_refused_in_a_sentence_and_one_without_effect_named(peer, blob_model):
