@@ -41,9 +41,12 @@ SETS = {
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Layout of the shared data set, with synthetic scenes as images."""
-    root = tmp_path_factory.mktemp("shared")
+    return write_sets(tmp_path_factory.mktemp("shared"), SETS)
+
+
+def write_sets(root: Path, sets: dict[str, tuple[str, ...]]) -> Path:
     source, item = SceneImages(80, (84, 70), maps=()), 0
-    for name, bands in SETS.items():
+    for name, bands in sets.items():
         for split, count in (("train", 6), ("val", 4)):
             entries = []
             for number in range(count):
@@ -151,7 +154,8 @@ def folders(made: set[str]) -> set[Path]:
     return own | {folder.parent / f"stage{stage}" for folder in own if folder.name == "stage3" for stage in (1, 2)}
 
 
-def test_labelled_pairs_are_spread_over_the_set(shared, tmp_path):
+def test_labelled_pairs_are_spread_over_the_set(tmp_path):
+    shared = write_sets(tmp_path / "shared", {"msrs_rgb_lwir": SETS["msrs_rgb_lwir"]})
     folder = labelled_folder(shared / "msrs_rgb_lwir", tmp_path / "three", 3)
     every = sorted(path.name for path in (shared / "msrs_rgb_lwir" / "train" / "rgb").iterdir())
     kept = [every[0], every[2], every[5]]

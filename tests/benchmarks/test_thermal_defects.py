@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from benchmarks import thermal_defects
 from benchmarks.thermal_defects import CASES, SMALL_CASES, main, recording, small, widened
+from spectradino_core.data.sample import PairedSample
 from spectradino_core.invalid_counts import InvalidCounts
+from tests.blob_model import make_blob_model
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -33,8 +37,15 @@ def test_small_and_widened_frames():
     np.testing.assert_array_equal((wide.infrared - 7000) // 32, sample.infrared)
 
 
-def test_the_command_writes_both_tables(tmp_path):
-    words = ["--seeds", "0", "--count", "1", "--rounds", "2", "--out", str(tmp_path)]
+def test_the_command_writes_both_tables(tmp_path, monkeypatch):
+    """Of a model that takes no time, and has two classes."""
+
+    def two_classes(*which) -> list[PairedSample]:
+        return [replace(sample, labels=np.minimum(sample.labels, 1)) for sample in recording(*which)]
+
+    monkeypatch.setattr(thermal_defects, "recording", two_classes)
+    model = make_blob_model(tmp_path / "m.onnx", (322, 238))
+    words = ["--model", str(model), "--seeds", "0", "--count", "1", "--rounds", "2", "--out", str(tmp_path)]
     assert main(words) == 0
     scores, times = (
         list(csv.DictReader(line for line in (tmp_path / name).open() if not line.startswith("#")))

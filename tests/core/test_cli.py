@@ -37,7 +37,11 @@ def test_info_needs_no_torch(blob):
     )
 
 
-@pytest.mark.parametrize("words", [["info", "--model", "MODEL"], ["--help"], ["finetune", "--help"]])
+# slow: it imports torch; --help covers argparse's output.
+@pytest.mark.parametrize(
+    "words",
+    [["info", "--model", "MODEL"], ["--help"], pytest.param(["finetune", "--help"], marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_who_leaves_is_no_error(blob, words, unbuffered):
     """`spectradino info ... | head -1` must not end with a message about a broken pipe."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -98,8 +99,13 @@ class Import:
     late: bool
 
 
-def imports(source: str) -> Iterator[Import]:
-    """Return every import except those for type checkers; `from a import b` gives a.b, as b may be a module."""
+@cache
+def imports(source: str) -> list[Import]:
+    return list(_imports(source))
+
+
+def _imports(source: str) -> Iterator[Import]:
+    """Yield every import except those for type checkers; `from a import b` gives a.b, as b may be a module."""
     todo: list[tuple[ast.AST, bool]] = [(ast.parse(source), False)]
     while todo:
         node, late = todo.pop()

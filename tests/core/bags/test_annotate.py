@@ -194,7 +194,8 @@ def stopped_after(frames: int) -> Any:
     return tick
 
 
-@pytest.mark.parametrize("tracking", [False, True])
+# slow: tracking, which has a state of its own, covers a run without it.
+@pytest.mark.parametrize("tracking", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_stopped_run_resumes_and_equals_an_uninterrupted_one(recording, model, tmp_path, tracking):
     options = AnnotateOptions(Settings(stale_ms=500.0, tracking=tracking), overlay=False, segment=10)
     whole = opened(annotate(recording, model, tmp_path / "whole.mcap", options).path)
@@ -220,7 +221,7 @@ def test_a_stopped_run_resumes_and_equals_an_uninterrupted_one(recording, model,
 def test_what_another_choice_left_is_not_used(recording, model, tmp_path):
     first = AnnotateOptions(overlay=False, segment=5)
     with pytest.raises(StopError):
-        annotate(recording, model, tmp_path / "out.mcap", first, stopped_after(60))
+        annotate(recording, model, tmp_path / "out.mcap", first, stopped_after(30))
     other = AnnotateOptions(Settings(score_threshold=0.85), overlay=False, segment=5)
     done = annotate(recording, model, tmp_path / "out.mcap", other)
     assert done.kept == 0

@@ -28,7 +28,7 @@ def hint(recipe: FinetuneRecipe, tmp_path, capsys, *words: str) -> list[str]:
         provenance={"dataset": recipe.dataset, "architecture": recipe.architecture.to_dict(), "mode": recipe.mode}
     )
     save_perception(tmp_path / "model.safetensors", Perception(recipe.architecture), info)
-    words = words or ("--scenes", "2", "--workers", "2")
+    words = words or ("--scenes", "1", "--workers", "1")
     assert main(["evaluate", "--model", str(tmp_path / "model.safetensors"), *words, "--device", "cpu"]) == 0
     out = capsys.readouterr().out
     assert ("Masks: logits enlarged bilinearly" in out) is bool(recipe.mask_classes)

@@ -206,6 +206,7 @@ def test_bands_of_a_source(root, tmp_path):
         ManifestSource(tmp_path / "m.jsonl", root, bands=("swir",))
 
 
+@pytest.mark.usefixtures("undrawn_curves")
 def test_pretraining_runs_on_all_bands_of_it(tmp_path, capsys):
     root = write_ms2(tmp_path, 8)
     words = ["data", "make-manifest", "--data", str(root), "--layout", "ms2", "--split"]

@@ -77,8 +77,12 @@ def made(blob, seeds: int = 1, baselines: int = 0) -> Report:
     return report
 
 
-def test_every_table_has_all_streams_and_the_baseline_command(blob):
-    report = made(blob)
+@pytest.fixture(scope="module")
+def report(blob) -> Report:
+    return made(blob)
+
+
+def test_every_table_has_all_streams_and_the_baseline_command(report):
     text = report.markdown()
     for subset in ("all (3)", "day (2)", "night (1)"):
         for row in (
@@ -97,8 +101,8 @@ def test_every_table_has_all_streams_and_the_baseline_command(blob):
     assert page.count("data:image/jpeg") == 1  # the one pair with a mistake
 
 
-def test_figures_equal_those_of_the_results(blob):
-    comparison = made(blob).comparisons[0]
+def test_figures_equal_those_of_the_results(report):
+    comparison = report.comparisons[0]
     assert comparison.subsets == (ALL, "day", "night")
     assert comparison.figure("mAP50", FUSED, "night").mean == pytest.approx(1.0)
     assert comparison.by_class("ap50", FUSED, "day")["hot"].mean == pytest.approx(1.0)
@@ -107,8 +111,7 @@ def test_figures_equal_those_of_the_results(blob):
     assert math.isnan(comparison.figure("mAP", BASELINE).mean)
 
 
-def test_best_f1_threshold_is_reported_and_all_are_listed(blob):
-    report = made(blob)
+def test_best_f1_threshold_is_reported_and_all_are_listed(report):
     comparison = report.comparisons[0]
     low, high = (comparison.thresholds[t] for t in (0.3, 0.9))
     assert low.precision() == {"red": 1.0, "hot": 1.0}
@@ -141,9 +144,9 @@ def test_several_seeds_have_a_mean_and_a_spread(blob):
     assert "± 0.0" in report.markdown()
 
 
-def test_what_is_written_agrees_and_repeats(blob, tmp_path):
-    for name in ("a", "b"):
-        made(blob).write(tmp_path / name)
+def test_what_is_written_agrees_and_repeats(blob, report, tmp_path):
+    for name, one in (("a", report), ("b", made(blob))):
+        one.write(tmp_path / name)
     files = ["report.html", "result.json", "result.md"]
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == files
     assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
