@@ -28,6 +28,8 @@ PREFIX := $(abspath $(VENV))
 PY := $(PREFIX)/bin/python
 PIP := PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
+# Without cached bytecode every process that tests start compiles this code anew, and every worker of pytest all tests.
+unexport PYTHONDONTWRITEBYTECODE
 # A sourced ROS distribution would put its packages before those of the environment.
 unexport PYTHONPATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE
 ifdef ROS_DISTRO

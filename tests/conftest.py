@@ -15,6 +15,7 @@ import pytest
 
 from tests import watchdog
 from tests.domains import own_domain
+from tests.examples import try_fewer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -26,6 +27,11 @@ os.environ["SPECTRADINO_CACHE"] = tempfile.mkdtemp(prefix="spectradino-cache-")
 atexit.register(shutil.rmtree, os.environ["SPECTRADINO_CACHE"], ignore_errors=True)
 # Without a sourced ROS distribution the environment itself is where packages are looked up.
 os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("markexpr") == "not slow":  # as in `make test-fast`
+        try_fewer()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

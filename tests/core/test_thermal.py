@@ -20,6 +20,7 @@ from spectradino_core.thermal import (
     ThermalError,
     ThermalNormaliser,
 )
+from tests.examples import examples
 
 
 def scene(hot: bool = False) -> np.ndarray:
@@ -60,7 +61,7 @@ class TestKinds:
         assert normaliser.range == (9, 89)
         np.testing.assert_allclose(got, np.clip((frame - 9.0) / 80, 0, 1), atol=1e-6)
 
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=examples(80), deadline=None)
     @given(
         hnp.arrays(st.sampled_from([np.uint8, np.uint16]), hnp.array_shapes(min_dims=2, max_dims=2, max_side=20)),
         st.floats(0, 49),
@@ -82,7 +83,7 @@ class TestKinds:
         assert got.std() < 0.02
         assert 0.4 < got.mean() < 0.6
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=examples(100), deadline=None)
     @given(
         hnp.arrays(st.sampled_from([np.uint8, np.uint16]), hnp.array_shapes(min_dims=2, max_dims=2, max_side=12)),
         st.sampled_from(KINDS),
@@ -101,7 +102,7 @@ class TestKinds:
             assert got.max() <= 1
         np.testing.assert_array_equal(frame, before)
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=examples(50), deadline=None)
     @given(hnp.arrays(np.uint16, (6, 6)), st.sampled_from(KINDS))
     def test_hotter_is_never_darker(self, frame, kind):
         got = ThermalNormaliser(ThermalContract(kind=kind, depths=(16,)))(frame).ravel()
@@ -161,7 +162,7 @@ def greys(normaliser: ThermalNormaliser, frames: list[np.ndarray]) -> np.ndarray
 class TestStream:
     """Default smoothing in serving: `STREAM_SMOOTHING`."""
 
-    @settings(max_examples=12, deadline=None)
+    @settings(max_examples=examples(12), deadline=None)
     @given(st.floats(0.05, 0.9), st.integers(1, 20), st.integers(0, 1000))
     def test_no_flicker_when_a_hot_object_enters_and_leaves(self, share, frames_to_enter, seed):
         rng = np.random.default_rng(seed)
@@ -218,7 +219,7 @@ class TestStream:
         assert ThermalNormaliser(ThermalContract(smoothing=0.5), STREAM_SMOOTHING).keep == 0.5
         assert ThermalNormaliser(ThermalContract(), STREAM_SMOOTHING).keep == 0.9
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=examples(60), deadline=None)
     @given(st.lists(hnp.arrays(np.uint16, (5, 6)), min_size=2, max_size=6))
     def test_the_range_is_always_valid(self, frames):
         normaliser = ThermalNormaliser(ThermalContract(), Smoothing(0.5, 1.0))

@@ -18,6 +18,7 @@ from spectradino_core.bags.messages import DEFINITIONS, MessageTypes, header, ma
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.writer import BagWriter
 from tests.core.bags.recorded import IR, MS, RGB, START_NS, Row, hot, pairs, record, red
+from tests.examples import examples
 
 
 def cameras(path: Path, *topics: tuple[str, str], **wanted: str) -> tuple[str, str]:
@@ -126,7 +127,7 @@ def test_frames_of_a_recording_played_twice_are_read_twice(tmp_path):
     assert reader.events == {"rgb_clock_jump": 1, "ir_clock_jump": 1}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     delays=st.lists(st.integers(0, 399), min_size=1, max_size=40),
     period=st.sampled_from([5, 33, 100]),

@@ -17,6 +17,7 @@ from spectradino_core.calibration.camera_geometry import (
 )
 from spectradino_core.calibration.checkerboard import checkerboard
 from spectradino_core.calibration.registration import Registration, RegistrationError
+from tests.examples import examples
 
 IR, RGB = (640, 512), (1280, 1024)
 
@@ -81,7 +82,7 @@ class TestRotation:
 
 
 class TestCameraInfo:
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=examples(40), deadline=None)
     @given(
         st.floats(2.0, 60.0),
         st.tuples(st.floats(-0.3, 0.3), st.floats(-0.3, 0.3)),

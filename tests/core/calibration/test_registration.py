@@ -16,6 +16,7 @@ from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import Letterbox, infrared_input
 from spectradino_core.thermal import ThermalContract, ThermalError, ThermalNormaliser
 from tests.blob_model import make_blob_model
+from tests.examples import examples
 
 IR, RGB = (640, 512), (1280, 1024)
 SHIFTED = (1.6, 0.03, 90.0, -0.02, 1.62, 70.0, 1e-5, -2e-5, 1.0)
@@ -51,7 +52,7 @@ class TestMatrix:
         corners = np.array([[-0.5, -0.5], [639.5, 511.5]])
         np.testing.assert_allclose(whole.points(corners, IR, RGB), [[-0.5, -0.5], [1279.5, 1023.5]])
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=examples(40), deadline=None)
     @given(st.sampled_from([0.25, 0.5, 1.5, 2.0]), st.sampled_from([0.5, 0.75, 2.0]), st.integers(0, 99))
     def test_scaled_images_see_the_same_places(self, ir_scale, rgb_scale, seed):
         """Points at the same fraction of the field correspond at any image size."""
@@ -111,7 +112,7 @@ class TestMatrix:
 
 
 class TestWarp:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=examples(25), deadline=None)
     @given(
         st.floats(0.7, 2.2),
         st.floats(-0.2, 0.2),

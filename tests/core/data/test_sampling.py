@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectradino_core.data.sampling import AdaptiveBands, RoundRobin, spread_order
+from tests.examples import examples
 
 
 def test_round_robin_takes_turns():
@@ -30,7 +31,7 @@ def neighbours(rows, sequences, frames, gap):
     )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(st.integers(1, 60), st.integers(1, 12), st.integers(0, 1000))
 def test_an_epoch_shows_items_at_most_once_in_whole_batches(count, batch, seed):
     batch = min(batch, count)

@@ -15,6 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from spectradino_core.evaluation.detection import RECALLS, DetectionScores, detection_scores, match_image
+from tests.examples import examples
 
 CLASSES = ("person", "bicycle", "car")
 TOLERANCE = 1e-6
@@ -121,7 +122,7 @@ def boxes_of(draw, scored: bool):
     return boxes, labels, np.array(draw(st.lists(st.booleans(), min_size=n, max_size=n)), bool)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.tuples(boxes_of(True), boxes_of(False)), min_size=1, max_size=5), st.booleans())
 def test_equals_pycocotools_on_random_predictions(images, found_is_truth: bool) -> None:
     truths = [truth for _, truth in images]

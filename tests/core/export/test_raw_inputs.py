@@ -23,6 +23,7 @@ from spectradino_core.thermal import (
     ThermalNormaliser,
 )
 from tests.blob_model import blob_info
+from tests.examples import examples
 
 SIZE = (140, 112)
 PLAIN = ThermalContract()
@@ -131,7 +132,7 @@ def test_pixels_outside_infrared_view_are_0(contract):
         seen(frames((70, 70))[0], infrared, registration)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.tuples(st.integers(1, 90), st.integers(1, 90)),
     st.tuples(st.integers(1, 90), st.integers(1, 90)),

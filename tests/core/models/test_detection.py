@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectradino_core.models.detection import IGNORE_INDEX, AnchorPoints, DenseHead, assign, decode
+from tests.examples import examples
 
 STRIDES = (7.0, 14.0, 28.0)
 
@@ -87,7 +88,7 @@ def test_without_objects_all_points_are_background():
     assert (assign(torch.zeros(0, 4), anchors_for()) == -1).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.tuples(*[st.floats(0, 250)] * 2, *[st.floats(2, 200)] * 2), min_size=1, max_size=6))
 def test_every_single_object_is_assigned(rows):
     anchors = anchors_for()

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectradino_core.runtime.boxes import iou_matrix, select_detections
+from tests.examples import examples
 
 
 def naive_iou(a: list[float], b: list[float]) -> float:
@@ -54,7 +55,7 @@ def test_empty_and_degenerate_boxes_overlap_nothing():
 boxes_and_scores = st.tuples(st.integers(0, 30), st.integers(1, 3), st.integers(0, 2**32 - 1))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(boxes_and_scores, st.floats(0, 1), st.sampled_from([0.0, 0.3, 0.5, 0.9, 1.0]), st.integers(1, 12))
 def test_selection_equals_the_naive_one(shape, threshold, nms_iou, most):
     count, classes, seed = shape

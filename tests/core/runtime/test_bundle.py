@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from spectradino_core.modality import Modality
 from spectradino_core.runtime.bundle import FORMAT, BundleError, ModelInfo
 from spectradino_core.thermal import ThermalContract
+from tests.examples import examples
 
 INFO = ModelInfo(
     name="box",
@@ -155,7 +156,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.sampled_from(sorted(json.loads(INFO.to_json()))), values)
 def test_any_value_in_any_field_is_a_description_or_a_bundle_error(field, value):
     try:
@@ -165,7 +166,7 @@ def test_any_value_in_any_field_is_a_description_or_a_bundle_error(field, value)
     assert isinstance(info, ModelInfo)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.integers(0, 400), st.integers(0, 255))
 def test_one_wrong_character_is_a_description_or_a_bundle_error(at, code):
     text = INFO.to_json()

@@ -19,6 +19,7 @@ from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.onnx_file import check_onnx_file
 from tests.blob_model import make_blob_model
+from tests.examples import examples
 
 ROOT = Path(__file__).resolve().parents[3]
 SIZE = (112, 84)
@@ -172,7 +173,7 @@ def test_graphs_in_graphs_have_an_end(tmp_path: Path) -> None:
         check_onnx_file(tmp_path / "m.onnx")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.data())
 def test_damage_of_any_kind_is_a_bundle_error_or_harmless(blob: Path, tmp_path_factory, data) -> None:
     content = bytearray(blob.read_bytes())

@@ -15,6 +15,7 @@ from spectradino_core.runtime.preprocess import (
     rgb_input,
 )
 from spectradino_core.thermal import ThermalContract, ThermalError, ThermalNormaliser
+from tests.examples import examples
 
 ODD_SIZES = [(617, 459), (394, 161), (161, 394), (640, 480), (640, 512), (1920, 1080), (13, 1000), (1, 1)]
 NETWORKS = [(644, 476), (322, 238), (518, 518), (14, 14)]
@@ -28,7 +29,7 @@ class TestLetterbox:
         box = Letterbox.fit((100, 400), (518, 518))
         assert box.content == (130, 518)  # 100 * 518 / 400 = 129.5
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=examples(300), deadline=None)
     @given(st.tuples(sides, sides), st.sampled_from(NETWORKS))
     def test_the_content_is_the_largest_that_fits_with_its_aspect(self, source, network):
         box = Letterbox.fit(source, network)

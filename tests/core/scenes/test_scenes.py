@@ -28,6 +28,7 @@ from spectradino_core.scenes import (
 from spectradino_core.scenes.__main__ import contact_sheet, main
 from spectradino_core.scenes.camera import seeded_homography
 from spectradino_core.scenes.motion import follow, pace
+from tests.examples import examples
 
 RGB, NIR, SWIR, LWIR = Modality.RGB, Modality.NIR, Modality.SWIR, Modality.LWIR
 SMALL = SceneOptions(width=160, height=128, bands=(RGB, NIR, SWIR, LWIR))
@@ -260,7 +261,7 @@ def test_noise_changes_only_the_images() -> None:
         assert 0.5 < difference.std() < 40.0
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(seed=st.integers(0, 2**32), limit=st.floats(0.1, 12.0))
 def test_seeded_homography_respects_its_displacement_limit(seed: int, limit: float) -> None:
     homography = seeded_homography(np.random.default_rng(seed), 320, 256, limit)

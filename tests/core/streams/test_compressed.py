@@ -18,6 +18,7 @@ from spectradino_core.streams.compressed import open_compressed_infrared, open_c
 from spectradino_core.streams.decode import DecodeError, DecodeOptions
 from spectradino_core.streams.modes import FrozenDetector
 from tests.core.streams.unpacked import decode_compressed_infrared, decode_compressed_rgb
+from tests.examples import examples
 
 
 def message(data: bytes, text: str = "") -> SimpleNamespace:
@@ -188,7 +189,7 @@ def test_a_jpeg_turned_by_its_camera_is_not_turned_back(rgb):
     assert decode_compressed_rgb(message(turned, "jpeg")).shape == rgb.shape
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     head=st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\x00", b"MM\x00*"]),
     body=st.binary(max_size=200),
@@ -201,7 +202,7 @@ def test_rubbish_is_a_decode_error(head, body, tail, text):
             decode(message(head + body + tail, text))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(
     extension=st.sampled_from([".jpg", ".png", ".tiff"]),
     flips=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 7)), min_size=1, max_size=4),

@@ -19,6 +19,7 @@ from spectradino_core.streams.decode import (
     decode_infrared,
     decode_rgb,
 )
+from tests.examples import examples
 
 
 @dataclass
@@ -244,7 +245,7 @@ odd_messages = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(odd_messages)
 def test_any_message_is_an_image_or_a_decode_error(message):
     for decode in (decode_rgb, decode_infrared):
@@ -256,7 +257,7 @@ def test_any_message_is_an_image_or_a_decode_error(message):
         assert image.dtype in (np.uint8, np.uint16)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     encoding=st.sampled_from(sorted(CHANNEL_ORDER)),
     height=st.integers(1, 12),

@@ -14,6 +14,7 @@ from spectradino_core.streams.feed import Feed
 from spectradino_core.streams.pairing import PAIRING
 from spectradino_core.streams.settings import Settings
 from tests.core.streams.feeding import IMAGES, MS, START, Rig, camera
+from tests.examples import examples
 
 
 def odd_recording(seed: int) -> list[tuple[float, str, float]]:
@@ -151,7 +152,7 @@ class TestFrozen:
 
 
 class TestTime:
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=examples(40), deadline=None)
     @given(st.integers(0, 10_000), st.integers(0, 10_000), st.sampled_from(["auto", "fused_only", "rgb_only"]))
     def test_it_does_not_matter_when_the_clock_is_looked_at(self, seed, watch_seed, fallback):
         """A node whose timer ticks at odd times, and a replay without timer, decide the same at the same times."""
@@ -175,7 +176,7 @@ class TestTime:
         assert node.feed.drops() == replay.feed.drops()
         assert node.lines == replay.lines
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=examples(60), deadline=None)
     @given(st.integers(0, 10_000), st.sampled_from(["auto", "fused_only", "ir_only"]), st.sampled_from(PAIRING))
     def test_every_frame_is_in_a_capture_or_in_one_counter(self, seed, fallback, pairing):
         rig = Rig(stale_ms=400, fallback_mode=fallback, pairing=pairing).run(odd_recording(seed))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.streams.modes import FALLBACKS, FrozenDetector, ModeChange, ModeMachine
+from tests.examples import examples
 
 MS = 1_000_000
 
@@ -242,7 +243,7 @@ def test_time_that_starts_again_waits_for_both_anew():
 calls = st.lists(st.tuples(st.sampled_from(["rgb", "ir", "tick"]), st.integers(-50, 900), st.booleans()), max_size=60)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(calls, st.sampled_from(sorted(FALLBACKS)), st.integers(1, 4))
 def test_the_mode_is_always_one_that_the_fallback_allows(calls, fallback, back_after):
     modes = ModeMachine(0, 300, fallback, back_after)
@@ -259,7 +260,7 @@ def test_the_mode_is_always_one_that_the_fallback_allows(calls, fallback, back_a
         assert (last is Mode.FUSED) == (modes.is_alive("rgb") and modes.is_alive("ir"))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(calls)
 def test_due_is_exact(calls):
     """Without frames nothing changes before `due_ns`, when a camera becomes silent."""

@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from spectradino_core.streams.offset import LearntOffset, OffsetLearner
+from tests.examples import examples
 
 MS = 1_000_000
 START = 1_700_000_000_000 * MS
@@ -46,7 +47,7 @@ def play(
     return found
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     st.one_of(st.floats(-950, -150), st.floats(150, 950), st.floats(-7, 7)),
     st.sampled_from([(30.0, 30.0), (30.0, 10.0), (60.0, 30.0), (25.0, 25.0), (9.0, 9.0)]),
@@ -72,7 +73,7 @@ def test_a_small_offset_is_known_modulo_the_period_only(offset_ms, period_ms):
     assert learner.learnt.offset_ns / MS == pytest.approx(wanted, abs=1.5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     st.one_of(st.floats(-900, -250), st.floats(250, 900)),
     st.sampled_from([(30.0, 8.6), (30.0, 27.3), (29.3, 59.9)]),
@@ -88,7 +89,7 @@ def test_free_running_cameras_to_the_difference_of_their_delays(offset_ms, rates
     assert learnt.confidence < 1
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.floats(-90, 90), st.integers(0, 99))
 def test_a_difference_of_delays_is_not_an_offset(difference, seed):
     free, locked = OffsetLearner(), OffsetLearner()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from spectradino_core.streams.pairing import Pair, Pairer
 from tests.core.streams.recording import MS, START, Recording, best_matching, camera, mean_error, stamps
+from tests.examples import examples
 
 rates = st.sampled_from([(30, 9), (9, 30), (60, 9), (30, 30), (30, 25), (10, 10), (30, 29.9), (25, 8.7)])
 recordings = st.builds(
@@ -38,7 +39,7 @@ def check_bookkeeping(pairer: Pairer, pushed: int, pairs: list[Pair]) -> None:
     assert pushed == 2 * len(pairs) + sum(pairer.drops.values()) + waiting
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(recordings, st.floats(1, 150))
 def test_pairs_are_in_order_within_the_slop_and_use_each_frame_once(recording, slop):
     pairer = Pairer(slop)
@@ -51,7 +52,7 @@ def test_pairs_are_in_order_within_the_slop_and_use_each_frame_once(recording, s
     assert [p.ir_stamp_ns for p in pairs] == sorted(p.ir_stamp_ns for p in pairs)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(any_calls, st.floats(0.5, 300), st.floats(-300, 300), st.integers(2, 6))
 def test_no_sequence_of_calls_breaks_it(calls, slop, offset, depth):
     pairer = Pairer(slop, offset, depth)
@@ -65,7 +66,7 @@ def test_no_sequence_of_calls_breaks_it(calls, slop, offset, depth):
     assert pairer.pairs == len(pairs)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(any_calls, st.floats(0.5, 300))
 def test_the_same_calls_give_the_same_answers(calls, slop):
     def play() -> tuple[list, dict, list]:
@@ -76,7 +77,7 @@ def test_the_same_calls_give_the_same_answers(calls, slop):
     assert play() == play()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(
     st.integers(2, 40),
     st.floats(-16, 16),
@@ -93,7 +94,7 @@ def test_equal_cameras_give_the_same_pairs_however_their_messages_interleave(cou
     assert [(p.rgb, p.ir) for p in pairs] == list(zip(rgb, ir, strict=True))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.integers(2, 12), st.integers(2, 12), st.integers(0, 100_000))
 def test_a_slow_camera_among_a_fast_one_that_arrived_before_gets_its_nearest_frames(period, rate, seed):
     """If everything is known at the time of the decision, the partner is the nearest frame, by brute force."""

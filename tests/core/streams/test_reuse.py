@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from spectradino_core.streams.pairing import PAIRING, Pair, Pairer
 from tests.core.streams.recording import MS, START, Recording, camera
 from tests.core.streams.test_pairing_properties import any_calls, recordings
+from tests.examples import examples
 
 REUSE = ("latest", "nearest")
 
@@ -162,7 +163,7 @@ def test_a_bag_that_starts_again_is_paired_from_its_beginning():
     assert pairer.restarts == 1
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(recordings, st.sampled_from(REUSE))
 def test_pairs_are_in_order_within_the_slop_and_every_frame_is_counted(recording, policy):
     pairer = Pairer(policy=policy)
@@ -173,7 +174,7 @@ def test_pairs_are_in_order_within_the_slop_and_every_frame_is_counted(recording
     check_counts(pairer, len(recording.rgb) + len(recording.ir), pairs)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(any_calls, st.lists(st.sampled_from(PAIRING), min_size=1, max_size=4), st.integers(2, 6))
 def test_no_sequence_of_calls_and_policies_breaks_it(calls, policies, depth):
     pairer, pairs = Pairer(None, 0.0, depth, policies[0]), []

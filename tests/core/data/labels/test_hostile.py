@@ -21,6 +21,7 @@ from spectradino_core.data.labels.voc import read_voc
 from spectradino_core.data.labels.yolo import read_yolo, read_yolo_names
 from tests.core.data.labels.test_readers import indexed_png
 from tests.core.datasets.miniatures import voc_xml
+from tests.examples import examples
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 VALUES = st.recursive(
@@ -55,7 +56,7 @@ def named(path: Path, error: Exception) -> None:
 
 
 @given(FILES)
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_coco(data: Any) -> None:
     path = Path("labels.json")
     try:
@@ -71,7 +72,7 @@ def test_coco(data: Any) -> None:
 
 
 @given(st.binary(max_size=80) | st.text(max_size=40).map(str.encode))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(150))
 def test_any_bytes(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "some.txt"
     path.write_bytes(data)
@@ -89,7 +90,7 @@ def test_any_bytes(tmp_path: Path, data: bytes) -> None:
 
 
 @given(st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(150))
 def test_files_that_were_changed_by_accident(tmp_path: Path, data: st.DataObject) -> None:
     """A valid file with a few changed bytes, or truncated."""
     indexed_png(
