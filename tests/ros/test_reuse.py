@@ -41,7 +41,7 @@ def test_every_rgb_frame_is_fused_with_the_newest_infrared_frame(tmp_path, peer)
         rig = Rig(peer, "slow_ir")
         rig.wait_for_node()
         rig.answer_to(rgb_pixels(SIZE, (20, 20, 60, 50)), ir_pixels(IR_SIZE, (40, 30, 60, 50)))
-        stamps = play(rig, 6.0)
+        stamps = play(rig, 4.0)
         wait_until(lambda: any(to_ns(r.header.stamp) == stamps[-1] for r in list(rig.reports)), "the last answer", 5.0)
         wait_until(lambda: "infrared features reused" in rig.facts().get("engine", ""), "the network for reuse")
         reports = {to_ns(report.header.stamp): report for report in list(rig.reports)}
@@ -66,6 +66,7 @@ def test_every_rgb_frame_is_fused_with_the_newest_infrared_frame(tmp_path, peer)
         wait_until(lambda: int(rig.facts().get("pairs with a reused ir frame", 0)) >= len(reused) - 5, "the count")
 
 
+@pytest.mark.slow  # it waits for a camera to fall silent; tests/core/streams/test_modes.py covers the decisions
 def test_a_slow_infrared_camera_is_lost_and_comes_back(blob_model, peer):
     with running("-r", "__ns:=/lost_ir", model=blob_model, device="cpu", threads=1, stale_ms=500.0) as node:
         rig = Rig(peer, "lost_ir")

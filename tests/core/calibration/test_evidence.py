@@ -66,6 +66,7 @@ def test_jackknife_of_a_mean_is_its_standard_error_and_wider_for_few_values():
         assert 0.92 < held < 0.98
 
 
+@pytest.mark.slow  # the command below covers the verdict
 def test_registered_scenes_need_no_calibration(scenes):
     with pytest.raises(AlreadyRegisteredError, match=r"already registered within \d+ px") as caught:
         estimate_homography(scenes)

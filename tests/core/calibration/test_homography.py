@@ -53,7 +53,7 @@ def test_images_of_different_scenes_are_refused():
         estimate_homography([(rgb, seen_through(other, TRUE, IR_SIZE))])
 
 
-@pytest.mark.parametrize("level", [0, 128])
+@pytest.mark.parametrize("level", [0, pytest.param(128, marks=pytest.mark.slow)])  # slow: as constant as black
 def test_images_without_content_are_refused(level):
     rgb, _ = drawing()
     with pytest.raises(CalibrationError):

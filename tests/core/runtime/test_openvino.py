@@ -73,10 +73,10 @@ def caches(folder: Path) -> list[Path]:
     ("model", "precision", "allowed"),
     [
         ("lwir_box", "fp32", Tolerance(boxes_px=5e-3, scores=1e-3, mask_differs=1e-4)),
-        # slow: the other rows cover both models and both precisions.
+        # slow: the first row covers the comparison, test_known_boxes_and_masks_are_found the processor's precision.
         pytest.param("lwir_box", "bf16", Tolerance(boxes_px=1.2, scores=0.01, mask_differs=0.01), marks=slow),
         pytest.param("nir_box", "fp32", Tolerance(boxes_px=1e-3, scores=1e-3, mask_differs=1e-4), marks=slow),
-        ("nir_box", "bf16", Tolerance(boxes_px=1.2, scores=0.01, mask_differs=0.01)),
+        pytest.param("nir_box", "bf16", Tolerance(boxes_px=1.2, scores=0.01, mask_differs=0.01), marks=slow),
     ],
 )
 def test_bundled_models_give_the_results_of_onnx_runtime(model, precision, allowed):

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,6 +32,7 @@ IMPORTED = [
 ]  # fmt: skip
 """Without these a program gives the same result, only later: they need not follow moves."""
 PATIENCE_S = 240
+_server_pid: int | None = None
 
 
 def run_program(
@@ -52,9 +54,7 @@ def run_program(
         disk: folder, and the size of a disk that is mounted there for this program alone; see the fixture `disks`.
     """
     context = multiprocessing.get_context("forkserver")
-    if forkserver._forkserver._preload_modules != IMPORTED:
-        forkserver._forkserver._stop()  # the server of another test, `run_jobs(fresh=True)`, has imported other modules
-        context.set_forkserver_preload(IMPORTED)
+    _start_server(context)
     words = [str(word) for word in arguments]
     with TemporaryDirectory() as folder:
         outputs = Path(folder)
@@ -78,6 +78,17 @@ def torchrun(module: str, *arguments: object, processes: int) -> subprocess.Comp
     command = [sys.executable, *launcher, "-m", module, *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=280)
+
+
+def _start_server(context: BaseContext) -> None:
+    """Start the server, unless it runs; that of another test, `run_jobs(fresh=True)`, has imported other modules."""
+    global _server_pid
+    server = forkserver._forkserver
+    if _server_pid is None or server._forkserver_pid != _server_pid:
+        server._stop()
+        context.set_forkserver_preload(IMPORTED)
+        server.ensure_running()
+        _server_pid = server._forkserver_pid
 
 
 def mount(folder: str | Path, size: str, remount: bool = False) -> None:
