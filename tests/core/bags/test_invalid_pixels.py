@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from spectradino_core.cli import main
 from spectradino_core.runtime.perception_result import Mode
@@ -15,6 +16,8 @@ from tests.core.bags import recorded
 from tests.core.bags.recorded import IR, pairs, record
 from tests.core.bags.recordings import SIZE, Recording
 from tests.core.bags.test_replay import replayed
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def test_they_are_reported_and_only_where_there_are_some(tmp_path: Path) -> None:

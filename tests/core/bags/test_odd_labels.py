@@ -13,6 +13,7 @@ from tests.blob_model import make_blob_model
 from tests.core.bags.recordings import SIZE, Recording
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_odd_labels_are_counted_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def change(data: dict[str, Any]) -> None:
         data["annotations"] += [data["annotations"][0] | {"bbox": box} for box in ([5, 5, 0, 3], [500, 5, 9, 9])]

@@ -135,6 +135,7 @@ def test_bands_and_maps_of_training_are_those_of_validation(scenes, tmp_path):
         assert {key for key in scored if key.startswith("val_r1_")} == {"val_r1_lwir", *maps}
 
 
+@pytest.mark.usefixtures("undrawn_curves")
 def test_multiple_views_are_averaged_and_reported(backbone, tmp_path, capsys):
     words = ["evaluate", "retrieval", "--model", str(backbone), "--scenes", "4", "--crop", "56", "--out", str(tmp_path)]
     assert main(words) == 0
@@ -152,6 +153,7 @@ def test_multiple_views_are_averaged_and_reported(backbone, tmp_path, capsys):
     assert "--views 0: give at least 1" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn_curves")
 def test_bands_are_compared_on_the_items_that_have_both(scenes, backbone, tmp_path):
     """Items of one band each, as in a manifest of several data sets, have none to compare."""
     items = read_manifest(scenes)
@@ -240,6 +242,7 @@ def test_manifests_of_published_layouts(published):
     assert 0 not in masks
 
 
+@pytest.mark.usefixtures("undrawn_curves")
 def test_probes_on_published_sets(published, backbone, tmp_path, capsys):
     """Features of a map, even those of a random backbone, predict its own values; RGB's do not where maps are seen."""
     for layout, figure, least in (("nyuv2", "depth_delta1", 0.5), ("ade20k", "miou", 0.15)):
@@ -256,6 +259,7 @@ def test_probes_on_published_sets(published, backbone, tmp_path, capsys):
     assert "depth or segmentation maps of one kind" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn_curves")
 def test_neighbours_on_published_sets(published, backbone, tmp_path):
     fit, judge = map(str, published["imagenet"])
     words = ["evaluate", "retrieval", "--model", str(backbone), "--manifest", judge, "--crop", "56"]
