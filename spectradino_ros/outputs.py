@@ -35,8 +35,9 @@ from vision_msgs.msg import (
 
 from spectradino_core.calibration.checkerboard import checkerboard
 from spectradino_core.calibration.registration import Registration
+from spectradino_core.drawing import infrared_to_grey, jpeg_of
 from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey, jpeg_of
+from spectradino_core.runtime.overlay import draw_overlay
 from spectradino_core.runtime.perception_result import PerceptionResult
 from spectradino_core.runtime.rgb_grid import in_infrared_pixels, infrared_in_colour_pixels
 from spectradino_core.streams import result_fields
@@ -57,6 +58,7 @@ _LATCHED = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
+_JPEG_QUALITY = 80
 _KINDS = (
     *(Time, CompressedImage, Image, String),
     *(CameraMode, DetectionTemperature, DetectionTemperatures, DropCount, FrameReport, StepTime),
@@ -111,10 +113,10 @@ def image_message(pixels: np.ndarray, encoding: str, header: Header) -> Image:
     return message
 
 
-def _compressed_message(jpeg: bytes, header: Header) -> CompressedImage:
-    """Make a CompressedImage of an RGB image as image_transport's plugin does."""
+def _compressed_message(image: np.ndarray, header: Header) -> CompressedImage:
+    """Make a CompressedImage, in JPEG, of an RGB image as image_transport's plugin does."""
     message = CompressedImage(header=header, format="rgb8; jpeg compressed bgr8")
-    message.data.frombytes(jpeg)
+    message.data.frombytes(jpeg_of(image, _JPEG_QUALITY))
     return message
 
 
@@ -248,7 +250,7 @@ class Outputs:
             canvas = infrared_in_colour_pixels(canvas, registration, percepts.size)
         drawn = draw_overlay(canvas, percepts, self._info)
         self._publish_on_demand("overlay", lambda: image_message(drawn, "rgb8", header))
-        self._publish_on_demand("overlay_compressed", lambda: _compressed_message(jpeg_of(drawn), header))
+        self._publish_on_demand("overlay_compressed", lambda: _compressed_message(drawn, header))
         return True
 
     def publish_registration(

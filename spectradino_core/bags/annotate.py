@@ -25,9 +25,10 @@ from spectradino_core.bags.reader import BagReader, CameraMessages, describe_int
 from spectradino_core.bags.replay import Replay, ReplayOptions, ReplayResult, SkippingEngine
 from spectradino_core.bags.storage import Raw, Storage
 from spectradino_core.bags.writer import BagWriter
+from spectradino_core.drawing import infrared_to_grey
 from spectradino_core.files import written_atomically
 from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey
+from spectradino_core.runtime.overlay import draw_overlay
 from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.runtime.rgb_grid import in_infrared_pixels, infrared_in_colour_pixels
 from spectradino_core.streams.detecting import open_pipeline

@@ -37,6 +37,7 @@ from spectradino_core.bags.replay import Replay, ReplayOptions, ReplayResult, Sk
 from spectradino_core.bags.selection import Selection, Selector, disagreement
 from spectradino_core.bags.writer import replace_folder
 from spectradino_core.calibration.registration import Registration
+from spectradino_core.drawing import encoded
 from spectradino_core.files import write_error
 from spectradino_core.invalid_counts import InvalidCounts
 from spectradino_core.modality import Modality
@@ -260,7 +261,7 @@ class _Run:
         name = _name_of(result.stamp_ns)
         images = {}
         if result.rgb is not None:
-            images[folder / "rgb" / f"{name}.png"] = cv2.cvtColor(result.rgb.pixels, cv2.COLOR_RGB2BGR)
+            images[folder / "rgb" / f"{name}.png"] = result.rgb.pixels
         if result.ir is not None:
             images[folder / self._band / f"{name}.png"] = self._infrared(result)
         for path, pixels in images.items():
@@ -336,12 +337,11 @@ def _no_model(settings: Settings) -> ModelInfo:
 
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:
-    done, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    assert done
+    data = encoded(pixels, ".png", cv2.IMWRITE_PNG_COMPRESSION, 1)
     try:
-        path.write_bytes(data.tobytes())
+        path.write_bytes(data)
     except OSError as error:
-        raise write_error(path, error, data.size) from error
+        raise write_error(path, error, len(data)) from error
 
 
 def _write_coco(folder: Path, frames: list[_Frame], info: ModelInfo, reader: BagReader) -> None:

@@ -27,13 +27,13 @@ from spectradino_core.bags.reader import describe_intake
 from spectradino_core.bags.replay import Replay, ReplayResult
 from spectradino_core.bags.scored_bag import ScoredBag, open_scored
 from spectradino_core.calibration.registration import Registration
+from spectradino_core.drawing import encoded, infrared_to_grey
 from spectradino_core.evaluation.detection import SCORE_FLOOR
 from spectradino_core.evaluation.spread import rounded
 from spectradino_core.evaluation.tracking import TrackScorer
 from spectradino_core.evaluation.worst import WorstFrames
 from spectradino_core.files import written_atomically
 from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.runtime.overlay import infrared_to_grey
 from spectradino_core.runtime.perception_result import PerceptionResult
 from spectradino_core.streams.feed import FeedEvent
 from spectradino_core.streams.queues import Stream
@@ -175,7 +175,7 @@ class _ReplayRecord:
         if self._labelled is None or place is not None:
             self._add_to_worst(result, percepts, in_colour, place)
         if self._unit.options.masks and percepts.mask is not None:
-            data = cv2.imencode(".png", percepts.mask)[1].tobytes()
+            data = encoded(percepts.mask, ".png")
             (self._unit.folder / "masks" / f"{result.stamp_ns}.png").write_bytes(data)
 
     def check(self) -> None:

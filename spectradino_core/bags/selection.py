@@ -11,8 +11,8 @@ import numpy as np
 
 from spectradino_core.bags import BagError
 from spectradino_core.bags.replay import ReplayResult
+from spectradino_core.drawing import infrared_to_grey
 from spectradino_core.evaluation.detection import IOU_THRESHOLDS, match_image
-from spectradino_core.runtime.overlay import infrared_to_grey
 from spectradino_core.runtime.perception_result import PerceptionResult
 
 SELECTIONS = ("time", "motion", "disagreement")

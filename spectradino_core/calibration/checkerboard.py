@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from spectradino_core.calibration.registration import Registration, Warp
+from spectradino_core.drawing import stretched
 from spectradino_core.invalid_counts import InvalidCounts
 
 _LINE = (235, 235, 235)
@@ -48,8 +49,7 @@ def checkerboard(rgb: np.ndarray, infrared: np.ndarray, registration: Registrati
 
     valid = InvalidCounts()(infrared)
     counted = seen if valid is None else seen & (warp(valid) == 255)
-    low, high = np.percentile(warped[counted], (1, 99)) if counted.any() else (0.0, 1.0)
-    grey = np.clip((warped.astype(np.float32) - low) * (255.0 / max(high - low, 1.0)), 0, 255).astype(np.uint8)
+    grey = stretched(warped, warped[counted] if counted.any() else warped)
     hot = cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
 
     side = -(-max(width, height) // _TILES)

@@ -282,15 +282,11 @@ def _write(path: Path, before: Any, note: str, **entries: Any) -> None:
 
 
 def _write_image(path: Path, pairs: Any, registration: Any) -> None:
-    import cv2
-
     from spectradino_core.calibration.estimation.recordings import before_and_after
+    from spectradino_core.drawing import encoded
     from spectradino_core.files import written_atomically
 
     image = before_and_after([pairs[k] for k in sorted({0, len(pairs) // 2, len(pairs) - 1})], registration)
-    done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    if not done:
-        raise OSError(f"{path}: the image could not be encoded")
     with written_atomically(path) as scratch:
-        scratch.write_bytes(data.tobytes())
+        scratch.write_bytes(encoded(image, ".png"))
     print(f"{path}: checkerboards before and after; edges must continue across tiles on the right")

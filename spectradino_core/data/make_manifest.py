@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from spectradino_core.data.layouts import LayoutError, find_pairs
@@ -15,6 +14,7 @@ from spectradino_core.data.manifest import ManifestItem, write_manifest
 from spectradino_core.data.ms2 import PLANE_M, registered
 from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.data.sources import MAPS
+from spectradino_core.drawing import encoded
 from spectradino_core.files import written_atomically
 from spectradino_core.modality import INFRARED, Modality
 
@@ -129,12 +129,10 @@ def write_scenes(
             paths = {}
             for key, image in images.items():
                 paths[key] = f"{key}/{first + item:07d}.png"
-                if key == "rgb":
-                    image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-                elif key == "depth":
+                if key == "depth":
                     image = np.clip(np.rint(image * DEPTH_PER_METRE), 0, 65535).astype(np.uint16)
                 with written_atomically(folder / paths[key]) as scratch:
-                    scratch.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+                    scratch.write_bytes(encoded(image, ".png"))
             source.forget(item)
             yield ManifestItem(paths, source.position(item), "scenes", None, DEPTH_PER_METRE)
 

@@ -5,25 +5,19 @@ Letters: h w image size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from spectradino_core.data.paired_folder import UNLABELLED
+from spectradino_core import drawing
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.datasets.benchmark import LabelledItem, LabelledPairs
 from spectradino_core.datasets.files import evenly_spread
 from spectradino_core.files import written_atomically
-from spectradino_core.runtime.overlay import BOX_COLOURS, infrared_to_grey
 
 _WIDTH = 420
-_LINE = 20
 _GAP = 4
-_PAPER = 250
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
-_ALPHA = 0.4
 
 
 def write_sheet(path: Path, pairs: LabelledPairs, count: int = 8) -> None:
@@ -35,11 +29,12 @@ def write_sheet(path: Path, pairs: LabelledPairs, count: int = 8) -> None:
     width = max((row.shape[1] for row in rows), default=_WIDTH)
     parts = [_padded(part, width - part.shape[1]) for part in (*rows, _legend(pairs, width))]
     sheet = np.vstack(parts)
-    done, data = cv2.imencode(ending, cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
-    if not done:  # a JPEG has at most 65500 rows
-        raise ValueError(f"{path}: a sheet of {sheet.shape[1]}x{sheet.shape[0]} can't be encoded: draw fewer pairs")
+    try:
+        data = drawing.encoded(sheet, ending)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}: draw fewer pairs") from None
     with written_atomically(path) as scratch:
-        scratch.write_bytes(data.tobytes())
+        scratch.write_bytes(data)
 
 
 def chosen(pairs: LabelledPairs, count: int) -> list[LabelledItem]:
@@ -59,28 +54,19 @@ def _row(pairs: LabelledPairs, sample: PairedSample) -> np.ndarray:
     scale = _WIDTH / sample.size[0]
     size = (_WIDTH, max(1, round(sample.size[1] * scale)))
     colour = cv2.resize(np.ascontiguousarray(sample.rgb), size, interpolation=cv2.INTER_AREA)
-    infrared = cv2.resize(infrared_to_grey(sample.infrared), size, interpolation=cv2.INTER_AREA)
+    infrared = cv2.resize(drawing.infrared_to_grey(sample.infrared), size, interpolation=cv2.INTER_AREA)
     images = [colour, infrared]
     if sample.mask is not None:
         mask = cv2.resize(np.ascontiguousarray(sample.mask), size, interpolation=cv2.INTER_NEAREST)
-        painted = _painted(mask, pairs.palette)
-        labelled = ((mask != UNLABELLED) & painted.any(axis=2))[..., None]  # a black class is background: not painted
-        images = [np.where(labelled, cv2.addWeighted(one, 1 - _ALPHA, painted, _ALPHA, 0), one) for one in images]
-        images.append(painted)
+        images = [drawing.with_mask(one, mask, pairs.palette) for one in images]
+        images.append(drawing.in_palette(mask, pairs.palette, unlabelled=255))
     for image in images[:2]:
         _draw_boxes(image, sample, scale)
     body = np.hstack([_padded(image, _GAP) for image in images])
     caption = [sample.name, *sample.subsets, f"{sample.size[0]}x{sample.size[1]}", str(sample.infrared.dtype)]
     if sample.boxes is not None:
         caption.append(f"{len(sample.boxes)} boxes")
-    return np.vstack([_text("  ".join(caption), body.shape[1]), body])
-
-
-def _painted(mask: np.ndarray, palette: Sequence[tuple[int, int, int]]) -> np.ndarray:
-    """Colour a mask; white where unlabelled."""
-    table = np.full((256, 3), 255, np.uint8)
-    table[: len(palette)] = palette
-    return table[mask]
+    return np.vstack([drawing.text_line("  ".join(caption), body.shape[1]), body])
 
 
 def _draw_boxes(image: np.ndarray, sample: PairedSample, scale: float) -> None:
@@ -89,33 +75,26 @@ def _draw_boxes(image: np.ndarray, sample: PairedSample, scale: float) -> None:
         (sample.boxes, sample.labels, 2 if scale > 0.5 else 1),
     ):
         for box, label in zip(() if boxes is None else boxes, () if labels is None else labels, strict=True):
-            colour = (160, 160, 160) if boxes is sample.ignored else BOX_COLOURS[int(label) % len(BOX_COLOURS)]
-            x1, y1, x2, y2 = (round(float(v) * scale) for v in box)
-            cv2.rectangle(image, (x1, y1), (x2, y2), colour, thickness)
+            colour = (160, 160, 160) if boxes is sample.ignored else drawing.box_colour(label)
+            drawing.draw_box(image, box * scale, colour, thickness=thickness)
 
 
 def _legend(pairs: LabelledPairs, width: int) -> np.ndarray:
-    entries = [(name, BOX_COLOURS[i % len(BOX_COLOURS)]) for i, name in enumerate(pairs.box_classes)]
+    entries = [(name, drawing.box_colour(i)) for i, name in enumerate(pairs.box_classes)]
     entries += list(zip(pairs.mask_classes, pairs.palette, strict=True))
-    lines = [_text("", width)]
+    lines = [drawing.text_line("", width)]
     x = _GAP
     for name, colour in entries:
-        length = cv2.getTextSize(name, _FONT, 0.4, 1)[0][0] + 30
+        length = drawing.text_width(name) + 30
         if x + length > width and x > _GAP:
-            lines.append(_text("", width))
+            lines.append(drawing.text_line("", width))
             x = _GAP
-        cv2.rectangle(lines[-1], (x, 4), (x + 14, _LINE - 4), colour, cv2.FILLED)
-        cv2.rectangle(lines[-1], (x, 4), (x + 14, _LINE - 4), (0, 0, 0), 1)
-        cv2.putText(lines[-1], name, (x + 18, _LINE - 6), _FONT, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+        cv2.rectangle(lines[-1], (x, 4), (x + 14, drawing.LINE_HEIGHT - 4), colour, cv2.FILLED)
+        cv2.rectangle(lines[-1], (x, 4), (x + 14, drawing.LINE_HEIGHT - 4), drawing.BLACK, 1)
+        drawing.write_text(lines[-1], name, (x + 18, drawing.LINE_HEIGHT - 6))
         x += length
     return np.vstack(lines)
 
 
-def _text(text: str, width: int) -> np.ndarray:
-    line = np.full((_LINE, width, 3), _PAPER, np.uint8)
-    cv2.putText(line, text, (_GAP, _LINE - 6), _FONT, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
-    return line
-
-
 def _padded(image: np.ndarray, right: int) -> np.ndarray:
-    return np.pad(image, ((0, 0), (0, right), (0, 0)), constant_values=_PAPER)
+    return np.pad(image, ((0, 0), (0, right), (0, 0)), constant_values=drawing.PAPER[0])

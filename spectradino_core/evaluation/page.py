@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from spectradino_core.drawing import jpeg_of
 from spectradino_core.files import written_atomically
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class Page:
         scale = longest_side / max(pixels.shape[:2])
         if scale < 1:
             pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        self._add_image(_data_uri("image/jpeg", jpeg(pixels, _JPEG_QUALITY)), caption)
+        self._add_image(_data_uri("image/jpeg", jpeg_of(pixels, _JPEG_QUALITY)), caption)
 
     @contextmanager
     def details(self, summary: str) -> Iterator[None]:
@@ -197,16 +198,6 @@ def _texts(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> tuple[list[
 
 def _escaped(text: str) -> str:
     return html.escape(text.encode("utf-8", "replace").decode(), quote=True)
-
-
-def jpeg(image: np.ndarray, quality: int) -> bytes:
-    """Encode an image, uint8 [h, w, 3] in RGB order or [h, w], as a JPEG file."""
-    if image.ndim == 3:
-        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
-        raise ValueError(f"an image of {image.shape[1]}x{image.shape[0]} can't be stored as JPEG")
-    return data.tobytes()
 
 
 def _data_uri(kind: str, data: bytes) -> str:

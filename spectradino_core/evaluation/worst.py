@@ -16,11 +16,11 @@ import cv2
 import numpy as np
 
 from spectradino_core.data.sample import PairedSample
+from spectradino_core.drawing import draw_box, infrared_to_grey, jpeg_of, with_mask
 from spectradino_core.evaluation.detection import ImageMatches, match_image
-from spectradino_core.evaluation.page import Page, jpeg
+from spectradino_core.evaluation.page import Page
 from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey
-from spectradino_core.runtime.perception_result import Mode, PerceptionResult
+from spectradino_core.runtime.perception_result import PerceptionResult
 
 Images = Callable[[], Sequence[np.ndarray]]
 """Returns registered images of one frame, uint8 [h, w, 3] each, which are shown side by side."""
@@ -33,7 +33,6 @@ _IGNORED, _UNLABELLED = (150, 150, 150), (80, 190, 255)
 _LEGEND = "Green: correct. Red: false. Yellow: missed. Grey: ignored region."
 _MAX_SIDE = 800
 _PAGE_SIDE = 1280
-_FONT, _FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.38
 _QUALITY = 85
 
 
@@ -115,7 +114,7 @@ class WorstFrames:
         if replaced is not None:
             self._worst.remove(replaced)
         self._worst.append(
-            WorstFrame(mistakes, stamp_ns, f"{name}: {', '.join(parts)}", jpeg(np.hstack(drawn), _QUALITY))
+            WorstFrame(mistakes, stamp_ns, f"{name}: {', '.join(parts)}", jpeg_of(np.hstack(drawn), _QUALITY))
         )
         self._worst.sort(key=lambda kept: (-kept.mistakes, kept.stamp_ns))
 
@@ -127,10 +126,8 @@ class WorstFrames:
 
         def images() -> list[np.ndarray]:
             mask = detections.mask if sample.mask is not None else None
-            return [
-                _with_mask(sample.rgb, mask, self._info),
-                _with_mask(infrared_to_grey(sample.infrared), sample.mask, self._info),
-            ]
+            shown = ((sample.rgb, mask), (infrared_to_grey(sample.infrared), sample.mask))
+            return [image if mask is None else with_mask(image, mask, self._info.palette) for image, mask in shown]
 
         self.add(sample.name, detections, images, true, matches=matches, wrong_pixels=wrong_pixels)
 
@@ -145,7 +142,7 @@ class WorstFrames:
             return
         drawn = [_draw_detections(image, detections, served, self._info) for image in images()]
         self._spread.append(
-            (number, WorstFrame(0, stamp_ns, f"{name}: {served.sum()} detections", jpeg(np.hstack(drawn), _QUALITY)))
+            (number, WorstFrame(0, stamp_ns, f"{name}: {served.sum()} detections", jpeg_of(np.hstack(drawn), _QUALITY)))
         )
         if len(self._spread) > self._most:  # keep every second frame, also of those to come
             self._every *= 2
@@ -184,28 +181,11 @@ def _draw_detections(
         row = rows[number]
         colour = _UNLABELLED if correct is None else _CORRECT if correct[number] else _FALSE
         text = f"{info.box_classes[int(detections.labels[row])]} {detections.scores[row]:.2f}"
-        _draw(canvas, detections.boxes[row] * scale, colour, text)
+        draw_box(canvas, detections.boxes[row] * scale, colour, text)
     if true is not None and found is not None:  # last, or detections would hide the names in a crowd
         for box, label, ignored, seen in zip(*true, found, strict=True):
             if ignored:
-                _draw(canvas, box * scale, _IGNORED, "ignored")
+                draw_box(canvas, box * scale, _IGNORED, "ignored")
             elif not seen:
-                _draw(canvas, box * scale, _MISSED, info.box_classes[int(label)], below=True)
+                draw_box(canvas, box * scale, _MISSED, info.box_classes[int(label)], below=True)
     return canvas
-
-
-def _draw(canvas: np.ndarray, box: np.ndarray, colour: tuple[int, int, int], text: str, below: bool = False) -> None:
-    x1, y1, x2, y2 = (round(float(v)) for v in box)
-    cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, 2)
-    (width, height), base = cv2.getTextSize(text, _FONT, _FONT_SCALE, 1)
-    left = min(max(x1, 0), max(0, canvas.shape[1] - width))
-    top = min(y2, canvas.shape[0] - height - base) if below else max(y1 - height - base, 0)
-    cv2.rectangle(canvas, (left, top), (left + width, top + height + base), colour, cv2.FILLED)
-    origin = (left, top + height + base // 2)
-    cv2.putText(canvas, text, origin, _FONT, _FONT_SCALE, (0, 0, 0), 1, cv2.LINE_AA)
-
-
-def _with_mask(image: np.ndarray, mask: np.ndarray | None, info: ModelInfo) -> np.ndarray:
-    size = (int(image.shape[1]), int(image.shape[0]))
-    alone = PerceptionResult(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64), mask, Mode.FUSED, size)
-    return draw_overlay(image, alone, info)

@@ -8,21 +8,17 @@ import sys
 import cv2
 import numpy as np
 
+from spectradino_core.drawing import box_colour, draw_box, in_palette, stretched, write_text
 from spectradino_core.modality import Modality
-from spectradino_core.scenes import MASK_PALETTE, TIMES_OF_DAY, UNLABELLED, Scene, SceneOptions, render_scene
-
-_BOX_COLOURS = ((255, 60, 60), (255, 200, 0), (60, 200, 255))
-"""RGB, by label."""
+from spectradino_core.scenes import MASK_PALETTE, TIMES_OF_DAY, Scene, SceneOptions, render_scene
 
 
 def contact_sheet(scenes: list[Scene], boxes: bool = True) -> np.ndarray:
     """Draw one row per scene, its bands and then its mask, as uint8 RGB [rows * H, columns * W, 3]."""
-    palette = np.zeros((UNLABELLED + 1, 3), np.uint8)
-    palette[: len(MASK_PALETTE)] = MASK_PALETTE
     rows = []
     for scene in scenes:
         cells = [_annotated(_displayable(scene, band), scene, band, boxes) for band in sorted(scene.images)]
-        rows.append(np.hstack([*cells, palette[scene.mask]]))
+        rows.append(np.hstack([*cells, in_palette(scene.mask, MASK_PALETTE)]))
     return np.vstack(rows)
 
 
@@ -32,8 +28,7 @@ def _displayable(scene: Scene, band: Modality) -> np.ndarray:
     if band is Modality.SWIR:
         image = np.sqrt(image.astype(np.float32))  # proportional to radiance: needs a tone curve before the stretch
     if image.dtype != np.uint8:
-        low, high = np.percentile(image, (1.0, 99.5))
-        image = np.clip((image - low) * (255.0 / max(high - low, 1.0)), 0, 255).astype(np.uint8)
+        image = stretched(image, image, (1.0, 99.5))
     return image.copy() if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
 
 
@@ -42,10 +37,9 @@ def _annotated(cell: np.ndarray, scene: Scene, band: Modality, boxes: bool) -> n
         corners = scene.boxes.reshape(-1, 1, 2)
         if band is not Modality.RGB:
             corners = cv2.perspectiveTransform(corners, np.linalg.inv(scene.ir_to_rgb))
-        for (x1, y1, x2, y2), label in zip(np.rint(corners).astype(int).reshape(-1, 4).tolist(), scene.labels):
-            cv2.rectangle(cell, (x1, y1), (x2 - 1, y2 - 1), _BOX_COLOURS[label], 1)
-    caption = f"{band.key} seed {scene.seed} {scene.time_of_day}"
-    cv2.putText(cell, caption, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
+        for box, label in zip(corners.reshape(-1, 4), scene.labels):
+            draw_box(cell, box, box_colour(label), thickness=1)
+    write_text(cell, f"{band.key} seed {scene.seed} {scene.time_of_day}", (4, 13), (255, 255, 255))
     return cell
 
 

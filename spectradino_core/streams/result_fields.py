@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from spectradino_core.drawing import box_colour
 from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.runtime.overlay import BOX_COLOURS, caption
+from spectradino_core.runtime.overlay import caption
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 from spectradino_core.text import printable
 
@@ -129,7 +130,7 @@ def annotations_message(make: Make, percepts: PerceptionResult, info: ModelInfo,
     points, texts = [], []
     for number, (box, label) in enumerate(zip(percepts.boxes, percepts.labels, strict=True)):
         x1, y1, x2, y2 = (float(v) for v in box)
-        rgb = BOX_COLOURS[int(label) % len(BOX_COLOURS)]
+        rgb = box_colour(label)
         points.append(
             make(
                 "foxglove_msgs/msg/PointsAnnotation",

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from spectradino_core.data.sample import PairedSample
+from spectradino_core.drawing import box_colour, infrared_to_grey, with_mask
 from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.runtime.overlay import BOX_COLOURS, draw_overlay, infrared_to_grey
 from spectradino_core.runtime.perception_result import PerceptionResult
 
 PANEL_WIDTH = 640
@@ -43,7 +43,8 @@ def pair_overlay(
     if result is not None:
         shown = _scaled(result, size, threshold)
         # The mask is drawn on the RGB panel only, so that the IR panel stays grey.
-        panels[0] = draw_overlay(panels[0], shown.selected(np.zeros(len(shown), bool)), info, mask_alpha=0.35)
+        if shown.mask is not None:
+            panels[0] = with_mask(panels[0], shown.mask, info.palette)
         for panel in panels:
             _boxes(panel, shown, info)
     for panel, name in zip(panels, ("RGB", info.infrared.name), strict=True):
@@ -90,7 +91,7 @@ def contact_sheet(
 
 
 def _header(width: int, margin: int, info: ModelInfo, title: str, facts: str) -> np.ndarray:
-    keys = [(name, BOX_COLOURS[i % len(BOX_COLOURS)], False) for i, name in enumerate(info.box_classes)]
+    keys = [(name, box_colour(i), False) for i, name in enumerate(info.box_classes)]
     keys += [(name, colour, True) for name, colour in zip(info.mask_classes, info.palette, strict=True)]
     header = np.full((118, width, 3), _BACKGROUND, np.uint8)
     _text(header, title, (margin, 38), _BRIGHT, 0.9)
@@ -116,7 +117,7 @@ def _boxes(panel: np.ndarray, result: PerceptionResult, info: ModelInfo) -> None
     """Draw boxes with class and score; tags are placed by descending score and skipped without room."""
     height, width = panel.shape[:2]
     corners = np.round(result.boxes).astype(int).tolist()
-    colours = [BOX_COLOURS[int(label) % len(BOX_COLOURS)] for label in result.labels]
+    colours = [box_colour(label) for label in result.labels]
     for (x1, y1, x2, y2), colour in reversed(list(zip(corners, colours, strict=True))):
         thickness = 2 if min(x2 - x1, y2 - y1) > 24 else 1
         cv2.rectangle(panel, (x1, y1), (min(x2, width - 1), min(y2, height - 1)), colour, thickness)

@@ -26,31 +26,33 @@ ARROWS: dict[str, set[str]] = {
     # Which counts of a thermal frame are invalid; part of the thermal contract.
     "invalid_counts": set(),
     "thermal": {"invalid_counts"},
+    # Drawing for people, and encoding of image files.
+    "drawing": {"invalid_counts"},
     "losses": set(),
     # Many jobs at once, whatever they are.
     "jobs": {"text"},
     # The synthetic scene renderer.
-    "scenes": {"modality"},
+    "scenes": {"drawing", "modality"},
     # Registration in use: homography, camera geometry, checkerboard.
-    "calibration": {"invalid_counts"},
-    "runtime": {"calibration", "invalid_counts", "modality", "thermal"},
+    "calibration": {"drawing", "invalid_counts"},
+    "runtime": {"calibration", "drawing", "invalid_counts", "modality", "thermal"},
     # A model carries the description that is served with it.
     "models": {"modality", "runtime"},
     # Pretraining pairs are normalised by the numbers that serve.
-    "data": {"invalid_counts", "modality", "runtime", "scenes", "thermal"},
+    "data": {"drawing", "invalid_counts", "modality", "runtime", "scenes", "thermal"},
     # Published and own data sets.
-    "datasets": {"data", "modality", "runtime", "scenes"},
-    "streams": {"calibration", "modality", "runtime", "thermal"},
+    "datasets": {"data", "drawing", "modality", "scenes"},
+    "streams": {"calibration", "drawing", "modality", "runtime", "thermal"},
     # Recordings: replayed by the node's own code, made from data sets, scored.
     "bags": {
-        "calibration", "data", "datasets", "evaluation", "invalid_counts", "jobs", "modality", "runtime", "scenes",
-        "streams", "thermal",
+        "calibration", "data", "datasets", "drawing", "evaluation", "invalid_counts", "jobs", "modality", "runtime",
+        "scenes", "streams", "thermal",
     },
     # Estimation of registration and clock offset; free of torch and of ROS as well.
-    "calibration.estimation": {"bags", "calibration", "data", "streams"},
+    "calibration.estimation": {"bags", "calibration", "data", "drawing", "streams"},
     # torch to ONNX, graph conversions, and PyTorch behind runtime's Engine interface.
     "export": {"data", "modality", "models", "runtime"},
-    "evaluation": {"data", "modality", "models", "runtime", "scenes", "thermal"},
+    "evaluation": {"data", "drawing", "modality", "models", "runtime", "scenes", "thermal"},
     "training": {
         "data", "datasets", "evaluation", "export", "losses", "modality", "models", "runtime", "scenes", "thermal",
     },
@@ -62,14 +64,14 @@ ARROWS: dict[str, set[str]] = {
     "bench": {"data", "export", "losses", "modality", "models", "runtime", "streams", "training"},
     # The larger commands of the command line, one per file.
     "commands": {
-        "ablation", "bags", "bench", "calibration.estimation", "data", "datasets", "evaluation",
-        "export", "modality", "models", "options", "runtime", "streams", "training",
+        "ablation", "bags", "bench", "calibration.estimation", "data", "datasets", "drawing",
+        "evaluation", "export", "modality", "models", "options", "runtime", "streams", "training",
     },
     "cli": {"commands", "data", "evaluation", "export", "models", "options", "runtime"},
     # Not rooms of core, but callers of it.
-    ROS: {"calibration", "runtime", "streams", "thermal"},
+    ROS: {"calibration", "drawing", "runtime", "streams", "thermal"},
     # The demo plays the robot's surroundings too: it draws scenes and scores the results.
-    f"{ROS}.demo": {"data", "evaluation", "modality", "options", "runtime", "scenes"},
+    f"{ROS}.demo": {"data", "drawing", "evaluation", "modality", "options", "runtime", "scenes"},
 }  # fmt: skip
 # Small helpers without knowledge of the field, for every room that has to do with files.
 HELPERS = {"files", "text"}
@@ -78,7 +80,8 @@ WITHOUT_FILES = {"calibration", "files", "invalid_counts", "losses", "modality",
 LATE_ARROWS = {("runtime", "export")}
 
 ROBOT_PATH = {
-    "calibration", "files", "text", "invalid_counts", "modality", "thermal", "runtime", "streams", ROS, f"{ROS}.demo",
+    "calibration", "drawing", "files", "text", "invalid_counts", "modality", "thermal", "runtime", "streams", ROS,
+    f"{ROS}.demo",
 }  # fmt: skip
 NOT_ON_ROBOT = {
     "matplotlib", "onnx", "onnxscript", "pycocotools", "safetensors", "timm", "torch", "torchvision", "transformers",

@@ -14,7 +14,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from spectradino_core.bags.messages import DEFINITIONS, writing_types
-from spectradino_core.runtime.overlay import BOX_COLOURS
+from spectradino_core.drawing import BOX_COLOURS
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 from spectradino_ros.outputs import Outputs
 from tests.blob_model import blob_info

@@ -21,13 +21,14 @@ from spectradino_core.calibration.estimation.structure import grey_image
 from spectradino_core.calibration.estimation.time_offset import Activity
 from spectradino_core.calibration.registration import Registration, Size, Warp
 from spectradino_core.data.images import read_colour, read_counts
+from spectradino_core.drawing import text_line
 from spectradino_core.streams.clocks import Clocks
 from spectradino_core.streams.decode import DecodeError, DecodeOptions, cropped
 from spectradino_core.streams.pairing import Pairer
 from spectradino_core.streams.queues import Stream
 
 _WINDOW_S = 20.0
-_BAR, _WIDEST = 24, 960
+_WIDEST = 960
 _COLOUR = ("rgb", "vis", "visible", "color", "colour")
 _INFRARED = ("lwir", "swir", "nir", "ir", "infrared", "thermal")
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -264,8 +265,6 @@ def before_and_after(pairs: Sequence[ImagePair], registration: Registration) -> 
             if board.shape[1] > _WIDEST:
                 size = (_WIDEST, round(board.shape[0] * _WIDEST / board.shape[1]))
                 board = cv2.resize(board, size, interpolation=cv2.INTER_AREA)
-            bar = np.full((_BAR, board.shape[1], 3), 24, np.uint8)
-            cv2.putText(bar, f"{name}: {pair}", (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (235,) * 3, 1, cv2.LINE_AA)
-            boards.append(np.vstack([bar, board]))
+            boards.append(np.vstack([text_line(f"{name}: {pair}", board.shape[1]), board]))
         rows.append(np.hstack(boards))
     return np.vstack(rows)

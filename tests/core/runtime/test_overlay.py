@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from spectradino_core.runtime.overlay import BOX_COLOURS, draw_overlay, infrared_to_grey
+from spectradino_core.drawing import BOX_COLOURS, infrared_to_grey
+from spectradino_core.runtime.overlay import draw_overlay
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 from tests.blob_model import blob_info
 
@@ -33,9 +34,9 @@ def test_mask_is_blended_and_unlabelled_pixels_are_not():
     image = np.full((140, 160, 3), 100, np.uint8)
     mask = np.full((140, 160), 255, np.uint8)
     mask[:20, 130:] = 1  # red in the blob model's palette
-    drawn = draw_overlay(image, percepts(mask), blob_info(), mask_alpha=0.5)
-    assert abs(int(drawn[5, 150, 0]) - 178) <= 1
-    assert abs(int(drawn[5, 150, 1]) - 50) <= 1
+    drawn = draw_overlay(image, percepts(mask), blob_info())
+    assert abs(int(drawn[5, 150, 0]) - 154) <= 1
+    assert abs(int(drawn[5, 150, 1]) - 65) <= 1
     assert (drawn[135, 150] == 100).all()
 
 
