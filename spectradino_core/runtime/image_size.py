@@ -21,6 +21,7 @@ _NO_LENGTH = frozenset((0x01, *range(0xD0, 0xD9)))
 _NETPBM = re.compile(rb"P[1-6](?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})")
 _WIDTH, _HEIGHT = 256, 257
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
+_MAX_TIFF_ENTRIES, _MAX_TIFF_VALUES = 512, 1 << 16
 
 
 def size_fault(width: int, height: int, most_pixels: int) -> str:
@@ -43,7 +44,7 @@ def claimed_size(data: bytes) -> tuple[int, int] | None:
         for begins, read in _READERS:
             if data.startswith(begins):
                 return read(data)
-    except (struct.error, IndexError, KeyError):
+    except (struct.error, IndexError, KeyError, ValueError, OverflowError):
         pass
     return None
 
@@ -67,18 +68,41 @@ def _jpeg(data: bytes) -> tuple[int, int] | None:
 
 
 def _tiff(data: bytes) -> tuple[int, int] | None:
-    order = "<" if data.startswith(b"II") else ">"
-    big = struct.unpack_from(order + "H", data, 2) == (43,)
-    offset, number, length, value = ("Q", "Q", 20, 12) if big else ("I", "H", 12, 8)
-    (at,) = struct.unpack_from(order + offset, data, 8 if big else 4)
-    (entries,) = struct.unpack_from(order + number, data, at)
-    at += struct.calcsize(number)
-    found: dict[int, int] = {}
-    for place in range(at, min(at + length * entries, len(data)), length):
-        tag, kind = struct.unpack_from(order + "HH", data, place)
-        if tag in (_WIDTH, _HEIGHT):
-            (found[tag],) = struct.unpack_from(order + _TIFF_TYPES[kind], data, place + value)
-    return found[_WIDTH], found[_HEIGHT]
+    tags = tiff_tags(data)
+    return tags[_WIDTH][0], tags[_HEIGHT][0]
+
+
+def tiff_tags(data: bytes | memoryview) -> dict[int, list[int]]:
+    """Read the integers of the first directory of a TIFF or BigTIFF file by tag, as far as they are in the file.
+
+    Raises:
+        ValueError: a tag is there twice: libtiff takes the first of two sizes.
+        struct.error, IndexError, OverflowError: the file is truncated or damaged.
+    """
+    order = "<" if data[0] == ord("I") else ">"
+    is_big = struct.unpack_from(order + "H", data, 2) == (43,)
+    offset, number = ("Q", "Q") if is_big else ("I", "H")
+    entry = struct.Struct(f"{order}HH{offset}")
+    length = entry.size + struct.calcsize(f"={offset}")
+    (start,) = struct.unpack_from(order + offset, data, 8 if is_big else 4)
+    (entries,) = struct.unpack_from(order + number, data, start)
+    start += struct.calcsize(f"={number}")
+    found: dict[int, list[int]] = {}
+    seen: set[int] = set()
+    for place in range(start, start + length * min(entries, _MAX_TIFF_ENTRIES), length):
+        tag, kind, count = entry.unpack_from(data, place)
+        if tag in seen:
+            raise ValueError(f"its directory has tag {tag} twice")
+        seen.add(tag)
+        letter, at = _TIFF_TYPES.get(kind), place + entry.size
+        if letter is None or not 1 <= count <= _MAX_TIFF_VALUES:
+            continue
+        values = struct.Struct(f"{order}{count}{letter}")
+        if at + values.size > place + length:
+            (at,) = struct.unpack_from(order + offset, data, at)
+        if at + values.size <= len(data):
+            found[tag] = list(values.unpack_from(data, at))
+    return found
 
 
 def _bmp(data: bytes) -> tuple[int, int] | None:

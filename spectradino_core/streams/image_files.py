@@ -14,15 +14,15 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from spectradino_core.runtime.image_size import tiff_tags
 from spectradino_core.streams.image_message import DecodeError, corrupt
 from spectradino_core.streams.stderr import diverted_stderr
 
 _NOTHING = re.compile(r"(?!)")
 _TIFF_COMPRESSIONS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits"}
-_TIFF_TYPES = {1: "B", 3: "H", 4: "I"}
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _OFFSETS, _CHANNELS, _COUNTS = 256, 257, 258, 259, 273, 277, 279
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS = 322, 323, 324, 325
-_MAX_ENTRIES, _MAX_VALUES, _MAX_TILE_SIDE = 512, 1 << 16, 4096
+_MAX_TILE_SIDE = 4096
 _MAX_CHUNKS = 1 << 16
 """Maximum of a PNG file; encoders write a few, or one per 8 KiB of pixels."""
 _OF_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
@@ -103,9 +103,12 @@ def tiff_header(data: np.ndarray) -> ImageFile:
 
     Raises:
         DecodeError: the file is truncated, or its compression or type of pixels is not supported.
-        struct.error, KeyError: its directory is damaged.
+        struct.error, KeyError, IndexError, OverflowError: its directory is damaged.
     """
-    tags = _tiff_tags(data)
+    try:
+        tags = tiff_tags(data.data)
+    except ValueError as error:
+        raise corrupt("tiff", data.size, str(error)) from None
     width, height, bits = tags[_WIDTH][0], tags[_HEIGHT][0], tags.get(_BITS, [1])[0]
     compression, channels = tags.get(_COMPRESSION, [1])[0], tags.get(_CHANNELS, [1])[0]
     depths = (8, 16, 32, 64) if channels == 1 else (8, 16)
@@ -125,28 +128,6 @@ def tiff_header(data: np.ndarray) -> ImageFile:
     if not tiled and compression == 1 and sum(counts) < width * height * channels * bits // 8:
         raise corrupt("tiff", data.size, "it has fewer pixels than its header states")
     return ImageFile("tiff", width, height, bits, channels, data, data)
-
-
-def _tiff_tags(data: np.ndarray) -> dict[int, list[int]]:
-    """Return the integers of the first directory by tag."""
-    order = "<" if data[0] == ord("I") else ">"
-    (at,) = struct.unpack_from(order + "I", data.data, 4)
-    (entries,) = struct.unpack_from(order + "H", data.data, at)
-    found: dict[int, list[int]] = {}
-    seen: set[int] = set()
-    for entry in range(min(entries, _MAX_ENTRIES)):
-        position = at + 2 + 12 * entry
-        tag, kind, count = struct.unpack_from(order + "HHI", data.data, position)
-        if tag in seen:  # libtiff takes the first of two sizes
-            raise corrupt("tiff", data.size, f"its directory has tag {tag} twice")
-        seen.add(tag)
-        letter = _TIFF_TYPES.get(kind)
-        if letter is None or not 1 <= count <= _MAX_VALUES:
-            continue
-        size = struct.calcsize(letter) * count
-        (where,) = (position + 8,) if size <= 4 else struct.unpack_from(order + "I", data.data, position + 8)
-        found[tag] = list(struct.unpack_from(f"{order}{count}{letter}", data.data, where))
-    return found
 
 
 def decode_file(file: ImageFile, as_is: bool) -> np.ndarray:

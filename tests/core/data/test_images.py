@@ -70,6 +70,13 @@ def test_other_forms_of_the_same_formats_are_read(tmp_path):
     assert claimed_size(tiff(70_000, 5, "<", big=True)) == (70_000, 5)
 
 
+def test_a_tiff_with_two_widths_is_refused():
+    """libtiff takes the first, so the second must not hide its size."""
+    large, small = tiff(30_000, 20), tiff(30, 20)
+    assert claimed_size(large) == (30_000, 20)
+    assert claimed_size(large[:8] + struct.pack("<H", 3) + large[10:] + small[10:22]) is None
+
+
 BOMBS = {
     "a.png": png(20_000, 20_000),
     "a.jpg": b"\xff\xd8\xff\xe0\x00\x04ab\xff\xff\xc2\x00\x11\x08" + struct.pack(">HH", 60_000, 60_000) + bytes(99),
