@@ -22,7 +22,7 @@ import cv2
 
 from spectradino_core.bench import machine
 from spectradino_core.bench.tables import write_table
-from spectradino_core.files import written_atomically
+from spectradino_core.files import write_file
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -100,8 +100,7 @@ def run_job(job: Job, work: Path) -> None:
     process.returncode = os.waitstatus_to_exitcode(status)
     wall, cpu = times_of(work).get(job.name, (0.0, 0.0))
     spent = [wall + time.monotonic() - start, cpu + usage.ru_utime + usage.ru_stime]
-    with written_atomically(work / _TIMES / f"{job.name}.json") as scratch:
-        scratch.write_text(json.dumps(spent), encoding="utf-8")
+    write_file(work / _TIMES / f"{job.name}.json", json.dumps(spent))
     if process.returncode or not job.makes.is_file():
         raise RuntimeError(f"{job.name} ended with {process.returncode} and left no {job.makes}; see above")
 

@@ -16,6 +16,7 @@ those may cost.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -82,6 +83,16 @@ class FileError(ValueError):
     """An untrusted file is refused; the message names it, the reason and the remedy."""
 
 
+@contextmanager
+def errors_as(kind: type[Exception], *caught: type[Exception]) -> Iterator[None]:
+    """Raise the errors of the given kinds, by default FileError, as another kind with the same message."""
+    kinds = caught or (FileError,)
+    try:
+        yield
+    except kinds as error:
+        raise kind(str(error)) from None
+
+
 # -------------------------------------------------------------------------------------------------------------- reading
 
 
@@ -141,6 +152,15 @@ def read_bytes(path: str | os.PathLike[str], kind: str) -> bytes:
     if len(data) > LARGEST[kind]:
         raise FileError(f"{_shown(path, kind)} is too long: such a file has at most {_size(LARGEST[kind])}")
     return data
+
+
+def file_digest(path: str | os.PathLike[str], kind: str = "file") -> str:
+    """Compute the SHA-256 of a file's content; raises the errors of `open_file`, and OSError."""
+    digest = hashlib.sha256()
+    with open_file(path, kind) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_text(path: str | os.PathLike[str], kind: str) -> str:
@@ -355,3 +375,10 @@ def written_atomically(path: str | os.PathLike[str], needed: int = 0) -> Iterato
     finally:
         with suppress(FileNotFoundError):
             scratch.unlink()
+
+
+def write_file(path: str | os.PathLike[str], content: str | bytes) -> None:
+    """Write a file atomically, text as UTF-8; raises as `written_atomically`."""
+    data = content.encode() if isinstance(content, str) else content
+    with written_atomically(path, len(data)) as scratch:
+        scratch.write_bytes(data)

@@ -11,7 +11,7 @@ from benchmarks.downstream.plan import FULL, PARTS, QUICK, gather, jobs_of
 from benchmarks.experiment import Job, run_experiment, write_times
 from benchmarks.pretrain.data import find_data
 from spectradino_core.bench.machine import describe
-from spectradino_core.files import written_atomically
+from spectradino_core.files import write_file
 
 _TABLES = {
     "retrieval": "retrieval/retrieval",
@@ -37,8 +37,7 @@ def write_report(work: Path, out: Path, note: str = "") -> None:
             text = (work / f"{file}{suffix}").read_text(encoding="utf-8").replace(f"{work}/", "")
             if suffix == ".json":
                 text = json.dumps(json.loads(text), indent=1) + "\n"
-            with written_atomically(out / f"{part}{suffix}") as scratch:
-                scratch.write_text(text, encoding="utf-8")
+            write_file(out / f"{part}{suffix}", text)
     write_times(work, out, describe(), note)
     print(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
 

@@ -19,7 +19,7 @@ from benchmarks.experiment import ROOT, parser_of
 from benchmarks.gpu_acceptance import serving, training
 from spectradino_core.bench.machine import describe
 from spectradino_core.evaluation.page import markdown_table
-from spectradino_core.files import written_atomically
+from spectradino_core.files import write_file
 from spectradino_core.runtime.gpu import driver_version, gpu_name, tensorrt_version
 
 MODEL = ROOT / "models" / "lwir_box.onnx"
@@ -121,8 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="acceptance-") as scratch:
         chosen = [check for check in CHECKS if check.name in options.only]
         results = run_checks(chosen, options.device, options.model, Path(scratch))
-    with written_atomically(options.out / "README.md") as file:
-        file.write_text(page(results))
+    write_file(options.out / "README.md", page(results))
     print(f"wrote {options.out / 'README.md'}")
     outcomes = {one.outcome for one in results}
     return 1 if "failed" in outcomes or "passed" not in outcomes else 0

@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.experiment import ros_machine, write_times
 from spectradino_core.evaluation.representations import mean_of
 from spectradino_core.evaluation.retrieval_report import neighbours_table, pairs_table, probes_table
-from spectradino_core.files import written_atomically
+from spectradino_core.files import write_file
 
 JUDGED = ("stages", "systems", "anchors", "alphas", "unseen", "options")
 HEADLINE = ("roadscene_val, lwir", "msrs_val, lwir", "epfl_val, nir", "road_val, swir", "scenes, swir")
@@ -46,8 +46,7 @@ def write_report(work: Path, out: Path, note: str = "") -> None:
         raise ValueError(f"{work} holds no judgements: run a part first")
     out.mkdir(parents=True, exist_ok=True)
     for name, content in (("tables.md", text), ("results.json", json.dumps(found, indent=1) + "\n")):
-        with written_atomically(out / name) as scratch:
-            scratch.write_text(content, encoding="utf-8")
+        write_file(out / name, content)
     for name, plot in PLOTS.items():
         if (work / name).is_file():
             _copy_small(work / name, out / plot)

@@ -26,7 +26,7 @@ from spectradino_core.evaluation.figures import grouped_bars
 from spectradino_core.evaluation.page import Cell, Page, markdown_table
 from spectradino_core.evaluation.scorer import ALL
 from spectradino_core.evaluation.spread import Spread
-from spectradino_core.files import written_atomically
+from spectradino_core.files import write_file, written_atomically
 
 _HEADLINE = {"detection": "mAP50", "segmentation": "mIoU"}
 _SINGLE = ("RGB only", "IR only")
@@ -102,8 +102,7 @@ class Results:
 def write_tables(results: Results, folder: Path) -> None:
     """Write `tables.md`, `tables.csv`, `table09.png` .. and `report.html`."""
     for name, text in (("tables.md", _markdown(results)), ("tables.csv", _csv(results))):
-        with written_atomically(folder / name) as scratch:
-            scratch.write_text(text, encoding="utf-8")
+        write_file(folder / name, text)
     for table in results.ablation.tables:
         if (figure := _bars(results, table)) is not None:
             with written_atomically(folder / f"table{table.number:02d}.png") as scratch:

@@ -32,7 +32,7 @@ from spectradino_core.evaluation.comparison import METRICS, compare
 from spectradino_core.evaluation.sets import LabelledSet
 from spectradino_core.evaluation.spread import none_for_nan
 from spectradino_core.export.torch_engine import TorchEngine, cuda_is_available
-from spectradino_core.files import open_file, written_atomically
+from spectradino_core.files import open_file, write_file
 from spectradino_core.jobs import run_jobs
 from spectradino_core.modality import Modality
 from spectradino_core.models.checkpoints import save_state
@@ -261,8 +261,7 @@ def _read_marked(path: Path, job: Job) -> dict[str, Any] | None:
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    with written_atomically(path) as scratch:
-        scratch.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_file(path, json.dumps(content, indent=1) + "\n")
 
 
 def _digest(path: Path) -> str:

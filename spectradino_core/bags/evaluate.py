@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from spectradino_core.bags import BagError
-from spectradino_core.bags.evaluation_options import Options, Unit, file_digest, pipeline_of, work_key
+from spectradino_core.bags.evaluation_options import Options, Unit, pipeline_of, work_key
 from spectradino_core.bags.ground_truth_coco import mask_files
 from spectradino_core.bags.node_run import run_node
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.results import BagEvidence, json_bytes, result, sweep_table, timings
 from spectradino_core.bags.storage import DATA_FILE
 from spectradino_core.bags.sweep_run import NODE, run_sweep, sweep_runs
-from spectradino_core.files import read_text, written_atomically
+from spectradino_core.files import file_digest, read_text, write_file
 from spectradino_core.jobs import run_jobs
 
 log = logging.getLogger(__name__)
@@ -116,8 +116,7 @@ def evaluate_bags(
     if found["sweeps"]:
         files["sweeps.csv"] = sweep_table(found["sweeps"]).encode()
     for file, data in files.items():
-        with written_atomically(out / file) as scratch:
-            scratch.write_bytes(data)
+        write_file(out / file, data)
     return found, evidence
 
 

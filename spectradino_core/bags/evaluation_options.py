@@ -17,7 +17,7 @@ from spectradino_core.bags.replay import ReplayOptions
 from spectradino_core.bags.storage import StoredTopic
 from spectradino_core.bags.topics import DETECTIONS, IMAGE
 from spectradino_core.evaluation.detection import SCORE_FLOOR
-from spectradino_core.files import open_file
+from spectradino_core.files import file_digest
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.streams.detecting import open_pipeline
 from spectradino_core.streams.settings import Settings
@@ -236,15 +236,6 @@ def _opened(model: Path, state: Any, settings: Settings) -> Pipeline:
     pipeline = open_pipeline(model, settings)
     pipeline.warm_up()
     return pipeline
-
-
-def file_digest(path: Path, kind: str = "file") -> str:
-    """Compute the SHA-256 of a file's content; raises `FileError` and OSError, naming the file by its kind."""
-    digest = hashlib.sha256()
-    with open_file(path, kind) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def work_key(*parts: Any) -> str:

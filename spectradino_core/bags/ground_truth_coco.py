@@ -33,6 +33,7 @@ from spectradino_core.data.labels import coco as labels_coco
 from spectradino_core.data.labels.coco import CocoFile, CocoImage
 from spectradino_core.data.labels.files import inside, is_roboflow, plain_stem
 from spectradino_core.data.labels.masks import read_mask
+from spectradino_core.files import errors_as
 from spectradino_core.runtime.bundle import ModelInfo
 
 _SECONDS = re.compile(r"(\d{1,12})\.(\d{1,12})")
@@ -52,10 +53,8 @@ def read_coco(path: str | Path, info: ModelInfo) -> GroundTruth:
     path = Path(path)
     if not os.path.lexists(path):
         raise GroundTruthError(f"{path} does not exist: --labels takes a COCO JSON file, or a folder of them")
-    try:
+    with errors_as(GroundTruthError, LabelError):
         return _truth(labels_coco.read_coco(path), info)
-    except LabelError as error:
-        raise GroundTruthError(str(error)) from None
 
 
 def mask_files(path: Path) -> list[str]:
@@ -168,10 +167,8 @@ class _MaskNames:
 
     def _read(self, path: Path, size: tuple[int, int] | None) -> np.ndarray:
         notes: Counter[str] = Counter()
-        try:
+        with errors_as(GroundTruthError, ImageFileError, LabelError):
             mask = read_mask(path, notes)
-        except (ImageFileError, LabelError) as error:
-            raise GroundTruthError(str(error)) from None
         if notes["palette_mask"]:  # a mask may be read twice
             self._palettes.add(path)
             self._notes["palette_mask"] = len(self._palettes)

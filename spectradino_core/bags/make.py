@@ -33,7 +33,7 @@ from spectradino_core.bags.sources import CameraView, ViewSource
 from spectradino_core.bags.topics import COMPRESSED, DETECTIONS, IMAGE, LABEL_INFO
 from spectradino_core.bags.writer import BagWriter
 from spectradino_core.calibration.registration import Registration
-from spectradino_core.files import written_atomically
+from spectradino_core.files import write_file
 from spectradino_core.streams.calibration_file import Calibration, save_calibration
 from spectradino_core.streams.queues import Stream
 from spectradino_core.streams.result_fields import DetectionFields
@@ -202,14 +202,12 @@ def make_bag(
     labels = calibration = None
     if truth is not None and source.classes:
         labels = beside(path, ".coco.json")
-        with written_atomically(labels) as scratch:
-            scratch.write_text(json.dumps(truth.coco(), indent=1) + "\n", encoding="utf-8")
+        write_file(labels, json.dumps(truth.coco(), indent=1) + "\n")
     elif truth is not None:
         beside(path, ".coco.json").unlink(missing_ok=True)  # of the replaced bag
     if options.truth and source.registration is not None:
         calibration = beside(path, ".calibration.yaml")
-        with written_atomically(calibration) as scratch:
-            save_calibration(scratch, _calibration(source.registration, options))
+        save_calibration(calibration, _calibration(source.registration, options))
     return Made(path, labels, calibration, len(moments[Stream.RGB]), len(moments[Stream.IR]))
 
 

@@ -32,7 +32,7 @@ from spectradino_core.evaluation.detection import SCORE_FLOOR
 from spectradino_core.evaluation.spread import rounded
 from spectradino_core.evaluation.tracking import TrackScorer
 from spectradino_core.evaluation.worst import WorstFrames
-from spectradino_core.files import written_atomically
+from spectradino_core.files import write_file, written_atomically
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.perception_result import PerceptionResult
 from spectradino_core.streams.feed import FeedEvent
@@ -201,10 +201,8 @@ class _ReplayRecord:
         save_arrays(folder / "timings.npz", {name: np.array(column) for name, column in self._steps.items()})
         self._write_worst(folder / "pictures")
         facts = self._facts(arrays) | described | {"engine": engine.pop("label")}
-        with written_atomically(folder / "node.json") as scratch:
-            scratch.write_text(json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-        with written_atomically(folder / "engine.json") as scratch:
-            scratch.write_text(json.dumps(engine, sort_keys=True) + "\n", encoding="utf-8")
+        write_file(folder / "node.json", json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+        write_file(folder / "engine.json", json.dumps(engine, sort_keys=True) + "\n")
         save_arrays(self._unit.evidence, evidence)  # last: its existence marks the run as complete
 
     def _result_arrays(self) -> dict[str, np.ndarray]:

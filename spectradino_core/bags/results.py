@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from spectradino_core import __version__
-from spectradino_core.bags.evaluation_options import SWEEPS, Options, file_digest
+from spectradino_core.bags.evaluation_options import SWEEPS, Options
 from spectradino_core.bags.health import joined_health, pairing_figures, percentiles
 from spectradino_core.bags.labelled_frames import MODES, NO_ERROR, Arrays
 from spectradino_core.bags.sweep_run import LINES, place_of
@@ -30,6 +30,7 @@ from spectradino_core.evaluation.detection import RECALLS, detection_scores, mat
 from spectradino_core.evaluation.scorer import ALL, Scorer, Scores
 from spectradino_core.evaluation.spread import rounded
 from spectradino_core.evaluation.tracking import track_figures
+from spectradino_core.files import file_digest
 from spectradino_core.runtime.bundle import ModelInfo
 
 _FORMAT = 1

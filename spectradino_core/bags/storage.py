@@ -34,7 +34,7 @@ from spectradino_core.bags.salvage import (
     unread_encodings,
     zstd,
 )
-from spectradino_core.files import FileError, check_file
+from spectradino_core.files import check_file, errors_as
 
 _UNREADABLE = (
     ReaderError, apsw.Error, zstd.ZstdError, struct.error, OSError, EOFError, RuntimeError, ValueError, TypeError,
@@ -322,13 +322,11 @@ def _check(path: Path) -> None:
         BagError: one is not a regular file, or a placeholder such as a Git LFS pointer.
     """
     names = [path] if not path.is_dir() else [f for f in path.iterdir() if DATA_FILE.search(f.name)]
-    try:
+    with errors_as(BagError):
         for file in names:
             check_file(file, "bag file")
         if path.is_dir() and os.path.lexists(path / "metadata.yaml"):
             check_file(path / "metadata.yaml", "bag metadata")
-    except FileError as error:
-        raise BagError(str(error)) from None
 
 
 def _data_files(path: Path) -> list[Path]:

@@ -268,25 +268,21 @@ def _is_folder_of_pairs(path: Path) -> bool:
 def _write(path: Path, before: Any, note: str, **entries: Any) -> None:
     """Write a calibration file with the entries; `note` replaces the note of the same kind of `before`."""
     from spectradino_core import __version__
-    from spectradino_core.files import written_atomically
     from spectradino_core.streams.calibration_file import Calibration, save_calibration
 
     before = before or Calibration(None)
     kind = note.partition(":")[0]
     kept = [part for part in before.notes.split("; ") if part and not part.startswith(f"{kind}:")]
     made_by = f"spectradino calibrate {__version__}"
-    made = replace(before, notes="; ".join([*kept, note]), made_by=made_by, **entries)
-    with written_atomically(path) as scratch:
-        save_calibration(scratch, made)
+    save_calibration(path, replace(before, notes="; ".join([*kept, note]), made_by=made_by, **entries))
     print(f"{path}: pass it to the node as calibration_file")
 
 
 def _write_image(path: Path, pairs: Any, registration: Any) -> None:
     from spectradino_core.calibration.estimation.recordings import before_and_after
     from spectradino_core.drawing import encoded
-    from spectradino_core.files import written_atomically
+    from spectradino_core.files import write_file
 
     image = before_and_after([pairs[k] for k in sorted({0, len(pairs) // 2, len(pairs) - 1})], registration)
-    with written_atomically(path) as scratch:
-        scratch.write_bytes(encoded(image, ".png"))
+    write_file(path, encoded(image, ".png"))
     print(f"{path}: checkerboards before and after; edges must continue across tiles on the right")

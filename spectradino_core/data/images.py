@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from spectradino_core.files import FileError, read_bytes
+from spectradino_core.files import errors_as, read_bytes
 from spectradino_core.runtime.image_size import MAX_FILE_PIXELS, claimed_size, size_fault
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -29,10 +29,8 @@ def read_image(path: Path, flags: int) -> np.ndarray:
     EXIF orientation is ignored: rotating one image of a pair would break its alignment. Raises ImageFileError for a
     file that is missing, truncated, no image, or claims more than `MAX_FILE_PIXELS`.
     """
-    try:
+    with errors_as(ImageFileError):
         data = read_bytes(path, "image")
-    except FileError as error:
-        raise ImageFileError(str(error)) from None
     if _is_truncated(data):
         raise ImageFileError(f"{path}: the file is truncated; fetch it again")
     size = claimed_size(data)

@@ -30,7 +30,7 @@ from spectradino_core.data.manifest import ManifestItem
 from spectradino_core.data.ms2 import sequences_of
 from spectradino_core.data.paired_folder import PairedFolderError, read_index
 from spectradino_core.data.sources import MODALITY_KEYS, FramePosition
-from spectradino_core.files import listing
+from spectradino_core.files import errors_as, listing
 from spectradino_core.text import printable
 
 log = logging.getLogger(__name__)
@@ -196,10 +196,8 @@ LAYOUTS: dict[str, Callable[[Path, str | None], list[ManifestItem]]] = {
 
 
 def _of_index(root: Path, index: Path) -> list[ManifestItem]:
-    try:
+    with errors_as(LayoutError, PairedFolderError):
         data = read_index(index)
-    except PairedFolderError as error:
-        raise LayoutError(str(error)) from None
     source = str(data.get("set") or root.name)
     items, missing = [], []
     for number, entry in enumerate(data["items"]):

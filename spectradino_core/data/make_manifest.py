@@ -15,7 +15,7 @@ from spectradino_core.data.ms2 import PLANE_M, registered
 from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.data.sources import MAPS
 from spectradino_core.drawing import encoded
-from spectradino_core.files import written_atomically
+from spectradino_core.files import write_file
 from spectradino_core.modality import INFRARED, Modality
 
 DEPTH_PER_METRE = 63.0
@@ -131,8 +131,7 @@ def write_scenes(
                 paths[key] = f"{key}/{first + item:07d}.png"
                 if key == "depth":
                     image = np.clip(np.rint(image * DEPTH_PER_METRE), 0, 65535).astype(np.uint16)
-                with written_atomically(folder / paths[key]) as scratch:
-                    scratch.write_bytes(encoded(image, ".png"))
+                write_file(folder / paths[key], encoded(image, ".png"))
             source.forget(item)
             yield ManifestItem(paths, source.position(item), "scenes", None, DEPTH_PER_METRE)
 

@@ -34,7 +34,15 @@ import numpy as np
 
 from spectradino_core.data.images import ImageFileError, read_colour, read_counts
 from spectradino_core.data.sources import MODALITY_KEYS, FramePosition, ImageSet, ItemError
-from spectradino_core.files import FileError, child_path, parse_json, read_bytes, read_text, written_atomically
+from spectradino_core.files import (
+    FileError,
+    child_path,
+    errors_as,
+    parse_json,
+    read_bytes,
+    read_text,
+    written_atomically,
+)
 from spectradino_core.invalid_counts import InvalidCounts
 from spectradino_core.modality import INFRARED
 from spectradino_core.runtime.preprocess import without_invalid
@@ -159,10 +167,8 @@ def write_manifest(items: Iterable[ManifestItem], path: Path) -> int:
 
 def read_manifest(path: Path) -> list[ManifestItem]:
     """Read the items of a manifest; raises ManifestError for no such file, no items, or an invalid line."""
-    try:
+    with errors_as(ManifestError):
         text = read_text(path, "manifest")
-    except FileError as error:
-        raise ManifestError(str(error)) from None
     items = []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
@@ -240,10 +246,8 @@ class ManifestSource:
         images = {}
         for key in ("rgb", *modalities):
             path = self._inside(entry.paths[key])
-            try:
+            with errors_as(ItemError, ImageFileError):
                 images[key] = read_colour(path) if key == "rgb" else read_counts(path)
-            except ImageFileError as error:
-                raise ItemError(str(error)) from None
             if key == "depth":
                 images[key] = images[key].astype(np.float32) / np.float32(entry.depth_per_metre)
             elif key == "segmentation" and entry.unlabelled is not None:

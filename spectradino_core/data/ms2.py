@@ -25,7 +25,7 @@ from numpy.lib.npyio import NpzFile
 from spectradino_core.data.images import ImageFileError
 from spectradino_core.data.manifest import ManifestItem
 from spectradino_core.data.object_arrays import ObjectArrayError, read_array_dict
-from spectradino_core.files import FileError, read_bytes, read_text
+from spectradino_core.files import errors_as, read_bytes, read_text
 from spectradino_core.runtime.image_size import claimed_size
 
 SPLITS: dict[str, tuple[str, ...]] = {
@@ -61,10 +61,8 @@ def sequences_of(root: Path, split: str) -> tuple[str, ...]:
     """Return the sequences of a split: those of `<split>_list.txt` in the root, or the published ones."""
     listed = root / f"{split}_list.txt"
     if os.path.lexists(listed):
-        try:
+        with errors_as(MS2Error):
             names = read_text(listed, "list of names").split()
-        except FileError as error:
-            raise MS2Error(str(error)) from None
         if names:
             return tuple(names)
     if split not in SPLITS:
@@ -200,10 +198,8 @@ def _is_plausible(name: str, value: np.ndarray) -> bool:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    try:
+    with errors_as(MS2Error):
         size = claimed_size(read_bytes(path, "image"))
-    except FileError as error:
-        raise MS2Error(str(error)) from None
     if size is None:
         raise ImageFileError(f"{path}: not an image, or a damaged one")
     return size

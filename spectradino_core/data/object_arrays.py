@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from spectradino_core.files import FileError, read_bytes
+from spectradino_core.files import errors_as, read_bytes
 from spectradino_core.text import printable
 
 _HEADER = re.compile(
@@ -63,10 +63,8 @@ class _Made:
 
 def read_array_dict(path: Path) -> dict[str, np.ndarray]:
     """Read `numpy.save(path, {"name": array, ..})`; raises ObjectArrayError for anything but number arrays by name."""
-    try:
+    with errors_as(ObjectArrayError):
         data = read_bytes(path, "calibration file")
-    except FileError as error:
-        raise ObjectArrayError(str(error)) from None
     try:
         header = _HEADER.match(data)
         if header is None:

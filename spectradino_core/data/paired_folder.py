@@ -30,6 +30,7 @@ from spectradino_core.data.labels.files import ImageNames, inside, read_json
 from spectradino_core.data.labels.masks import read_mask
 from spectradino_core.data.labels.objects import LOSSES
 from spectradino_core.data.sample import PairedSample
+from spectradino_core.files import errors_as
 
 log = logging.getLogger(__name__)
 
@@ -93,10 +94,8 @@ class PairedItem:
 
 def read_index(path: Path) -> dict[str, Any]:
     """Read an `index_<split>.json`, whose "items" is a non-empty list of entries. Raises PairedFolderError."""
-    try:
+    with errors_as(PairedFolderError, LabelError):
         index = read_json(path, Counter())
-    except LabelError as error:
-        raise PairedFolderError(str(error)) from None
     if not isinstance(index, dict) or not isinstance(index.get("items"), list) or not index["items"]:
         raise PairedFolderError(f'{path}: an index must be {{"items": [..]}} with at least one item')
     return index
@@ -149,11 +148,9 @@ class PairedFolder(Sequence[PairedItem]):
         for value, name in enumerate(stored):
             if name in self.mask_classes:
                 self._mask_table[value] = self.mask_classes.index(name)
-        try:
+        with errors_as(PairedFolderError, LabelError):
             self._open_annotations(classes)
             self._items = [self._item(number, entry) for number, entry in enumerate(index["items"])]
-        except LabelError as error:
-            raise PairedFolderError(str(error)) from None
         if self._listed and not self._matched:
             raise PairedFolderError(
                 f"{self._annotations}: none of its {len(self._listed)} images, such as {self._listed[0].name!r}, is in "
@@ -289,10 +286,8 @@ class PairedFolder(Sequence[PairedItem]):
 
 
 def _read(reader: Callable[[Path], np.ndarray], path: Path, size: tuple[int, int]) -> np.ndarray:
-    try:
+    with errors_as(PairedFolderError, ImageFileError, LabelError):
         image = reader(path)
-    except (ImageFileError, LabelError) as error:
-        raise PairedFolderError(str(error)) from None
     if (image.shape[1], image.shape[0]) != size:
         raise PairedFolderError(
             f"{path}: {image.shape[1]}x{image.shape[0]} pixels, its index says {size[0]}x{size[1]}; "

@@ -27,6 +27,7 @@ from spectradino_core.data.labels.voc import read_voc
 from spectradino_core.data.prefetch import prefetched
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.datasets.files import BenchmarkError, by_stem, on_grid
+from spectradino_core.files import errors_as
 from spectradino_core.modality import Modality
 
 log = logging.getLogger(__name__)
@@ -302,10 +303,8 @@ class LabelledPairs(Sequence[LabelledItem]):
 
     def load_with_boxes(self, item: LabelledItem) -> tuple[PairedSample, Boxes | None]:
         """Like `load`, with the boxes and the counts of skipped objects; None: not labelled."""
-        try:
+        with errors_as(BenchmarkError, LabelError):
             sample, boxes = self._read(item)
-        except LabelError as error:
-            raise BenchmarkError(str(error)) from None
         sample.name = f"{self.benchmark.name}/{item.name}"
         sample.subsets = self._subsets_of(item, sample.rgb)
         return sample, boxes

@@ -16,6 +16,7 @@ from spectradino_core.data.labels import ImageLabels, LabelledObject
 from spectradino_core.data.paired_folder import PairedFolder, PairedFolderError, PairedItem
 from spectradino_core.datasets.benchmark import NIGHT, Benchmark, Found, LabelledItem
 from spectradino_core.datasets.files import BenchmarkError, locate, relative
+from spectradino_core.files import errors_as
 from spectradino_core.modality import Modality
 
 _CLASSES = ("person", "bicycle", "car")
@@ -41,10 +42,8 @@ def _found(root: Path, stored: Sequence[str], wanted: Callable[[str, str | None]
     classes: dict[str, tuple[str, ...]] = {}
     notes: Counter[str] = Counter()
     for one in stored:
-        try:
+        with errors_as(BenchmarkError, PairedFolderError):
             folder = PairedFolder(home, one, infrared="lwir")
-        except PairedFolderError as error:
-            raise BenchmarkError(str(error)) from None
         notes += folder.notes
         classes |= {item.id: folder.classes for item in folder}
         pairs |= {item.id: item for item in folder if item.boxes is not None and wanted(one, item.time)}

@@ -14,7 +14,7 @@ from spectradino_core import drawing
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.datasets.benchmark import LabelledItem, LabelledPairs
 from spectradino_core.datasets.files import evenly_spread
-from spectradino_core.files import written_atomically
+from spectradino_core.files import write_file
 
 _WIDTH = 420
 _GAP = 4
@@ -33,8 +33,7 @@ def write_sheet(path: Path, pairs: LabelledPairs, count: int = 8) -> None:
         data = drawing.encoded(sheet, ending)
     except ValueError as error:
         raise ValueError(f"{path}: {error}: draw fewer pairs") from None
-    with written_atomically(path) as scratch:
-        scratch.write_bytes(data)
+    write_file(path, data)
 
 
 def chosen(pairs: LabelledPairs, count: int) -> list[LabelledItem]:

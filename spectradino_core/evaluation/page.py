@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 
 from spectradino_core.drawing import jpeg_of
-from spectradino_core.files import written_atomically
+from spectradino_core.files import write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -156,8 +156,7 @@ class Page:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the document atomically."""
-        with written_atomically(path) as scratch:
-            scratch.write_bytes(self.html().encode())
+        write_file(path, self.html())
 
     def _add_image(self, source: str, caption: str, drawn: bool = False) -> None:
         text = _escaped(caption)

@@ -14,7 +14,7 @@ from spectradino_core.evaluation.page import Cell, Page, markdown_table
 from spectradino_core.evaluation.scorer import ALL, Scores
 from spectradino_core.evaluation.spread import known_mean, none_for_nan
 from spectradino_core.evaluation.worst import add_gallery
-from spectradino_core.files import written_atomically
+from spectradino_core.files import write_file
 from spectradino_core.runtime.bundle import ModelInfo
 
 _HOW_TO_READ = (
@@ -58,8 +58,7 @@ class Report:
             "result.md": self.markdown(),
         }
         for name, text in texts.items():
-            with written_atomically(folder / name) as scratch:
-                scratch.write_text(text, encoding="utf-8")
+            write_file(folder / name, text)
         page.write(folder / "report.html")
 
     def result(self) -> dict[str, Any]:

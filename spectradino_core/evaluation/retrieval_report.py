@@ -34,7 +34,7 @@ from spectradino_core.evaluation.representations import (
     mean_of,
 )
 from spectradino_core.evaluation.segmentation import UNLABELLED
-from spectradino_core.files import written_atomically
+from spectradino_core.files import write_file, written_atomically
 from spectradino_core.modality import INFRARED, Modality
 from spectradino_core.models.encoders import BandedEncoder, PlainEncoder, encoder_of
 from spectradino_core.models.perception_checkpoint import load_network
@@ -230,8 +230,7 @@ def run(options: argparse.Namespace) -> int:
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
         for name, text in (("retrieval.md", "\n".join(texts)), ("retrieval.json", json.dumps(result, indent=2) + "\n")):
-            with written_atomically(options.out / name) as scratch:
-                scratch.write_text(text, encoding="utf-8")
+            write_file(options.out / name, text)
         shown = {name: pairs for name, pairs in drawn.items() if pairs}
         if shown:
             plot_pairs(shown, options.out / "pairs.png")

@@ -5,7 +5,6 @@ Parity with the source model is checked on pairs before the file is written, and
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,7 +18,7 @@ from spectradino_core.export.gpu_operators import replace_for_gpus
 from spectradino_core.export.onnx_model import ParityError, describe, measure_parity
 from spectradino_core.export.precision import WEIGHT_BITS, halve, quantise_weights
 from spectradino_core.export.raw_inputs import take_normalised, take_raw
-from spectradino_core.files import written_atomically
+from spectradino_core.files import file_digest, written_atomically
 from spectradino_core.runtime.bundle import both_of
 from spectradino_core.runtime.engine import Engine
 from spectradino_core.runtime.onnx_engine import OnnxEngine
@@ -91,7 +90,7 @@ def convert(
         take_raw(model, info)
     facts: dict[str, Any] = {
         "precision": precision,
-        "from_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "from_sha256": file_digest(source, "model file"),
         "fused_attentions": attentions,
         "int8_products": products,
     } | ({"weight_bits": WEIGHT_BITS} if precision == "int8" else {})

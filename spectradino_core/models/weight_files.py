@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from spectradino_core.files import FileError, check_file, child_path, read_json
+from spectradino_core.files import FileError, check_file, child_path, errors_as, read_json
 from spectradino_core.text import printable
 
 log = logging.getLogger(__name__)
@@ -115,10 +115,8 @@ def folder_config(folder: Path) -> dict[str, Any]:
             f"{folder} is not a Hugging Face model folder: it has no config.json (found: {printable(inside)}); give "
             "that folder, or a weight file"
         )
-    try:
+    with errors_as(CheckpointError):
         config = read_json(folder / "config.json", "settings file")
-    except FileError as error:
-        raise CheckpointError(str(error)) from None
     if not isinstance(config, dict):
         raise CheckpointError(f"{folder / 'config.json'} is not a model configuration")
     kind = str(config.get("model_type") or config.get("architecture") or "unnamed network")
@@ -136,10 +134,8 @@ def _checked(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if not os.path.lexists(path) or path.is_dir():
         raise CheckpointError(f"there is no file {printable(str(path))}")
-    try:
+    with errors_as(CheckpointError):
         return check_file(path, "checkpoint")
-    except FileError as error:
-        raise CheckpointError(str(error)) from None
 
 
 def _of_safetensors(path: Path) -> State:

@@ -34,7 +34,7 @@ from spectradino_core.runtime.providers import (
     UnavailableError,
     cache_root,
     engine_cache,
-    file_digest,
+    model_digest,
     runtime_version,
 )
 from spectradino_core.text import printable
@@ -120,7 +120,7 @@ def _open_onnx(path: Path, device: str, threads: int, streams: str, gpu_id: int,
 def _remembered(on_cpu: OnnxEngine) -> Engine:
     """Cache the CPU engine's results on the samples between starts, if there is a cache folder."""
     try:
-        key = f"{file_digest(on_cpu.path)}-ort{runtime_version()}"
+        key = f"{model_digest(on_cpu.path)}-ort{runtime_version()}"
         return RememberedEngine(on_cpu, cache_root() / "parity", key)
     except UnavailableError:
         return on_cpu

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from spectradino_core.files import written_atomically
+from spectradino_core.files import write_file
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.engine import FEATURES, EngineError, RawPredictions, raw_predictions, streams_label
 from spectradino_core.runtime.network_inputs import signature
@@ -29,8 +29,8 @@ from spectradino_core.runtime.providers import (
     EngineCandidate,
     UnavailableError,
     cache_root,
-    file_digest,
     file_precision,
+    model_digest,
 )
 from spectradino_core.text import printable
 
@@ -114,7 +114,7 @@ def _candidates(device: str, model: Path, info: ModelInfo, gpu_id: int = 0) -> l
     name = re.sub(r"[^A-Za-z0-9]+", "_", core.get_property(target, "FULL_DEVICE_NAME")).strip("_")
     key = None
     with suppress(UnavailableError):  # without a home folder the graph is compiled at each start
-        key = str(cache_root() / "openvino" / f"{file_digest(model)}-{target}-{name}-{_version()}")
+        key = str(cache_root() / "openvino" / f"{model_digest(model)}-{target}-{name}-{_version()}")
     return [
         EngineCandidate("openvino", one, None if key is None else Path(f"{key}-{one}.blob"), target=target)
         for one in ((short, "fp32") if has_short else ("fp32",))
@@ -215,8 +215,7 @@ def _write(cached: Path, compiled: Any) -> None:
     try:
         compiled.export_model(stream)
         blob = stream.getvalue()
-        with written_atomically(cached) as scratch:
-            Path(scratch).write_bytes(hashlib.sha256(blob).digest() + blob)
+        write_file(cached, hashlib.sha256(blob).digest() + blob)
     except Exception as error:  # a device without this, a full disk: the next start takes longer
         log.debug("the compiled model is not cached in %s: %s", cached, _reason(error))
 

@@ -7,7 +7,6 @@ file, GPU, TensorRT version and precision, so that it is never used for another.
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 import os
 import shutil
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spectradino_core.files import errors_as, file_digest
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.engine import EngineError
 from spectradino_core.runtime.gpu import (
@@ -157,7 +157,7 @@ def _tensorrt_candidates(
     else:
         precisions = ["fp16", "fp32"]
     name = (
-        f"{file_digest(model)}-{gpu_name(gpu_id) or 'gpu'}-tensorrt{major}.{minor}-ort{runtime_version()}-"
+        f"{model_digest(model)}-{gpu_name(gpu_id) or 'gpu'}-tensorrt{major}.{minor}-ort{runtime_version()}-"
         f"driver{driver_version()}"
     )
     return [_tensorrt(one, available, name, gpu_id, flags=major < 11) for one in precisions]
@@ -269,12 +269,10 @@ def runtime_version() -> str:
     return str(ort.__version__)
 
 
-def file_digest(model: Path) -> str:
+def model_digest(model: Path) -> str:
     """Return the first 16 hexadecimal digits of a file's SHA-256; UnavailableError if it cannot be read."""
-    try:
-        return hashlib.sha256(model.read_bytes()).hexdigest()[:16]
-    except OSError as error:
-        raise UnavailableError(f"{model} cannot be read ({error.strerror}): check the parameter 'model'") from None
+    with errors_as(UnavailableError):
+        return file_digest(model, "model file")[:16]
 
 
 def _tensorrt(precision: str, available: Sequence[str], name: str, gpu_id: int, flags: bool) -> EngineCandidate:

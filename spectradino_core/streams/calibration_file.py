@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from spectradino_core.calibration.registration import Registration, RegistrationError
-from spectradino_core.files import FileError, read_yaml, written_atomically
+from spectradino_core.files import errors_as, read_yaml, write_file
 from spectradino_core.streams.settings import parameter
 from spectradino_core.text import printable
 
@@ -56,10 +56,8 @@ def load_calibration(path: str | Path) -> Calibration:
             an invalid homography; the message names file and entry.
     """
     path = Path(path)
-    try:
+    with errors_as(RegistrationError):
         data = read_yaml(path, "calibration file")
-    except FileError as error:
-        raise RegistrationError(str(error)) from None
     if not isinstance(data, dict):
         raise RegistrationError(f"{path} is not a calibration file: it has no entries such as ir_to_rgb")
     for key in data:
@@ -115,9 +113,7 @@ def save_calibration(path: str | Path, calibration: Calibration) -> None:
         value = getattr(calibration, key)
         if value not in (None, ""):
             data[key] = value
-    text = yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
-    with written_atomically(path) as scratch:
-        scratch.write_text(text, encoding="utf-8")
+    write_file(path, yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True))
 
 
 def _matrix(rows: Any, path: Path) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spectradino_core.files import FileError, read_yaml
+from spectradino_core.files import errors_as, read_yaml
 from spectradino_core.streams.image_message import MAX_SIDE
 from spectradino_core.streams.settings import (
     ParameterError,
@@ -163,10 +163,8 @@ def blocks_in(path: Path) -> list[tuple[str, dict[Any, Any]]]:
     Raises:
         ParameterError: the file is missing, not YAML or without parameters.
     """
-    try:
+    with errors_as(ParameterError):
         data = read_yaml(path, "parameter file")
-    except FileError as error:
-        raise ParameterError(str(error)) from None
     blocks = _blocks(data, "")
     if not blocks:
         raise ParameterError(f"{path} has no parameters: add a block 'NODE:' with '{_ROS_KEY}:' below it")

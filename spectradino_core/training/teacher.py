@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from spectradino_core.data.pretraining import PretrainBatch
-from spectradino_core.files import written_atomically
+from spectradino_core.files import write_file
 from spectradino_core.modality import Modality
 from spectradino_core.models.checkpoints import CheckpointError, save_state
 from spectradino_core.models.perception_checkpoint import load_network
@@ -143,8 +143,7 @@ class TeacherCache:
         complete = path.is_file() and path.stat().st_size == views * (width + 1) * 4
         # The last column is set to 1 after its row is written, so that a killed process leaves no partial row as valid.
         self._rows = np.memmap(path, np.float32, "r+" if complete else "w+", shape=(views, width + 1))
-        with written_atomically(sidecar) as scratch:
-            scratch.write_text(identity, encoding="utf-8")
+        write_file(sidecar, identity)
         self.misses = 0
 
     def __call__(self, batch: PretrainBatch) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from spectradino_core import files
 from spectradino_core.data.labels.objects import LabelError
-from spectradino_core.files import FileError, parse_json
+from spectradino_core.files import errors_as, parse_json
 from spectradino_core.text import printable
 
 T = TypeVar("T")
@@ -34,10 +34,8 @@ _SAFE_ENCODINGS = re.compile(
 
 def read_bytes(path: Path, kind: str) -> bytes:
     """Like `files.read_bytes`, but raises LabelError."""
-    try:
+    with errors_as(LabelError):
         return files.read_bytes(path, kind)
-    except FileError as error:
-        raise LabelError(str(error)) from None
 
 
 def read_text(path: Path, kind: str, notes: Counter[str]) -> str:
@@ -77,10 +75,8 @@ def decode_text(data: bytes, notes: Counter[str], declared: str | None = None) -
 
 def read_json(path: Path, notes: Counter[str]) -> Any:
     """Read a JSON file; raises LabelError."""
-    try:
+    with errors_as(LabelError):
         return parse_json(read_text(path, "label file", notes), f"label file {printable(str(path))}")
-    except FileError as error:
-        raise LabelError(str(error)) from None
 
 
 def inside(root: Path, text: object, source: Path | str) -> Path:
