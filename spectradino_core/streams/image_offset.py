@@ -15,6 +15,7 @@ Letters: N cells, T time steps, S parts of a stretch, L lags.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -166,7 +167,7 @@ class ImageOffsetWatch:
         start_ns = max(rgb.times[0], ir.times[0])
         count = (min(rgb.times[-1], ir.times[-1]) - start_ns) // _STEP_NS
         sums, energies = _correlations(*(one.signal(start_ns, count, slowest_ns) for one in (rgb, ir)))
-        sums = _smoothed(sums.T, max(1.0, 0.5 * slowest_ns / _STEP_NS)).T
+        sums = smoothed(sums.T, max(1.0, 0.5 * slowest_ns / _STEP_NS)).T
         total = _joined(sums, energies)
         best = int(total.argmax())
         away = np.abs(np.arange(len(total)) - best) > round(1.5 * slowest_ns / _STEP_NS)
@@ -218,8 +219,8 @@ class _Activity:
         cells = np.maximum(cells - usual - noise, 0.0)
         # Compressed, because the location of motion matters more than its contrast in this band.
         cells /= cells + (np.percentile(cells, 99) / 3 + 1e-6)
-        cells = _smoothed(cells, 0.3 * slowest_ns / self.period_ns)
-        cells -= _smoothed(cells, _SLOW_NS / self.period_ns)
+        cells = smoothed(cells, 0.3 * slowest_ns / self.period_ns)
+        cells -= smoothed(cells, _SLOW_NS / self.period_ns)
         at = (times[:-1] + lengths // 2 - start_ns) / _STEP_NS
         clock = np.arange(count)
         right = np.clip(np.searchsorted(at, clock), 1, len(at) - 1)
@@ -227,12 +228,12 @@ class _Activity:
         return cells[right - 1] * (1 - weight) + cells[right] * weight
 
 
-def _smoothed(rows: np.ndarray, sigma: float) -> np.ndarray:
-    """Blur along the first axis by a Gaussian of `sigma` rows."""
+def smoothed(rows: np.ndarray, sigma: float, least: float = 0.4) -> np.ndarray:
+    """Blur float32 [K, N] along the first axis by a Gaussian of `sigma` rows; unchanged if that is below `least`."""
     rows = np.ascontiguousarray(rows, np.float32)
-    if sigma < 0.4:
+    if sigma < least:
         return rows.copy()
-    reach = min(2 * int(np.ceil(3 * sigma)) + 1, 2 * ((len(rows) - 1) // 2) + 1)
+    reach = min(2 * math.ceil(3 * sigma) + 1, 2 * ((len(rows) - 1) // 2) + 1)
     kernel = cv2.getGaussianKernel(reach, sigma)
     return cv2.sepFilter2D(rows, cv2.CV_32F, np.ones(1), kernel, borderType=cv2.BORDER_REFLECT_101)
 
@@ -256,10 +257,14 @@ def _joined(sums: np.ndarray, energies: np.ndarray) -> np.ndarray:
 
 
 def _peak_ns(total: np.ndarray, slowest_ns: float) -> float:
-    """Return the lag of the highest peak, by a parabola fitted within a quarter period of its top."""
-    best, reach = int(total.argmax()), max(2, round(slowest_ns / 4 / _STEP_NS))
-    low, high = max(0, best - reach), min(len(total), best + reach + 1)
+    best = int(total.argmax())
+    return (best + peak_shift(total, best, slowest_ns / 4 / _STEP_NS) - _WINDOW) * _STEP_NS
+
+
+def peak_shift(total: np.ndarray, best: int, reach: float) -> float:
+    """Return how far a peak's centre lies from its maximum `best`, by a parabola fitted to all within `reach` of it."""
+    near = max(2, round(reach))
+    low, high = max(0, best - near), min(len(total), best + near + 1)
     x = np.arange(low, high) - best
     a, b, _ = np.polyfit(x, total[low:high], 2)
-    shift = float(np.clip(-b / (2 * a), x[0], x[-1])) if a < 0 else 0.0
-    return (best + shift - _WINDOW) * _STEP_NS
+    return float(np.clip(-b / (2 * a), x[0], x[-1])) if a < 0 else 0.0

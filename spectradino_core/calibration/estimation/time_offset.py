@@ -29,6 +29,7 @@ from spectradino_core.calibration.estimation import CalibrationError
 from spectradino_core.calibration.estimation.displacements import Delay
 from spectradino_core.calibration.estimation.structure import grey_image
 from spectradino_core.calibration.registration import Registration, Size, Warp
+from spectradino_core.streams.image_offset import peak_shift, smoothed
 
 CELLS = (64, 48)
 """Columns and rows of the cell grid."""
@@ -211,7 +212,7 @@ def estimate_time_offset(
     # A fast object crosses a cell within one frame interval, so synchronised cameras only show whole periods: the
     # correlation's peak would lock to one of them, whereas the blurred peak lies at their mean.
     faster = min(rgb.period_ns, ir.period_ns)
-    per_stretch = _smoothed(per_stretch.T.astype(np.float32), 0.7 * faster / _STEP_NS).T.astype(np.float64)
+    per_stretch = smoothed(per_stretch.T, 0.7 * faster / _STEP_NS, 0.5).T.astype(np.float64)
     lags = np.arange(-window, window + 1) * (_STEP_NS / 1e6)
     total = per_stretch.sum(axis=0) / math.sqrt(max(float(np.prod(energies.sum(axis=0))), 1e-12))
     best = int(total.argmax())
@@ -238,8 +239,9 @@ def estimate_time_offset(
             f"several offsets fit nearly as well ({lags[best]:+.0f} and {lags[other]:+.0f} ms: {agreement:.2f} and "
             f"{total[other]:.2f}), as with periodic motion: {_HINT}"
         )
-    offset = _peak(total, lags, best, slowest)
-    spread = math.hypot(_spread(per_stretch, lags, best, slowest), _UNLIKE_MS)
+    reach = slowest / 5 / _STEP_NS
+    offset = float(lags[best] + peak_shift(total, best, reach) * _STEP_NS / 1e6)
+    spread = math.hypot(_spread(per_stretch, lags, best, reach), _UNLIKE_MS)
     _check_spread(spread, max_spread_ms)
     return TimeOffsetEstimate(
         offset_ms=offset,
@@ -294,18 +296,9 @@ def _signals(stream: Activity, slowest_ns: float, name: str) -> tuple[np.ndarray
     cells /= cells + (np.percentile(cells, 99.5) / 3 + 1e-6)
     cells[lengths > _GAP * np.median(lengths)] = 0.0
     # Frequencies above the slower camera's rate are noise to both; slow trends carry no timing.
-    cells = _smoothed(cells, 0.15 * slowest_ns / stream.period_ns)
-    cells -= _smoothed(cells, _SLOW_S * 1e9 / stream.period_ns)
+    cells = smoothed(cells, 0.15 * slowest_ns / stream.period_ns, 0.5)
+    cells -= smoothed(cells, _SLOW_S * 1e9 / stream.period_ns, 0.5)
     return middles, cells
-
-
-def _smoothed(cells: np.ndarray, sigma: float) -> np.ndarray:
-    """Blur over frames with a Gaussian of `sigma` frames."""
-    if sigma < 0.5:
-        return cells
-    reach = min(2 * math.ceil(3 * sigma) + 1, 2 * ((len(cells) - 1) // 2) + 1)
-    kernel = cv2.getGaussianKernel(reach, sigma)
-    return cv2.sepFilter2D(cells, cv2.CV_32F, np.ones(1), kernel, borderType=cv2.BORDER_REFLECT_101)
 
 
 def _stretches(
@@ -375,23 +368,14 @@ def _second_peak(total: np.ndarray, away: np.ndarray) -> float:
     return max([float(v) for v in inner[peaks]] + ends, default=0.0)
 
 
-def _peak(total: np.ndarray, lags: np.ndarray, best: int, slowest_ns: float) -> float:
-    """Return the centre of a peak: a parabola through all within a fifth of a period of its maximum."""
-    reach = max(2, round(slowest_ns / 5 / _STEP_NS))
-    part = np.s_[max(0, best - reach) : best + reach + 1]
-    x = lags[part] - lags[best]
-    a, b, _ = np.polyfit(x, total[part], 2)
-    return float(lags[best] + (np.clip(-b / (2 * a), x[0], x[-1]) if a < 0 else 0.0))
-
-
-def _spread(per_stretch: np.ndarray, lags: np.ndarray, best: int, slowest_ns: float) -> float:
+def _spread(per_stretch: np.ndarray, lags: np.ndarray, best: int, reach: float) -> float:
     """Return the peak's standard deviation over bootstrap samples, searched within a period of the overall peak."""
     rng = np.random.default_rng(0)
-    near = max(3, round(slowest_ns / _STEP_NS))
+    near = max(3, round(5 * reach))
     low, high = max(0, best - near), min(len(lags), best + near + 1)
     peaks = []
     for _ in range(_DRAWS):
         drawn = per_stretch[rng.integers(0, len(per_stretch), len(per_stretch))].sum(axis=0)
         top = low + int(drawn[low:high].argmax())
-        peaks.append(_peak(drawn, lags, top, slowest_ns))
+        peaks.append(float(lags[top] + peak_shift(drawn, top, reach) * _STEP_NS / 1e6))
     return float(np.std(peaks))
