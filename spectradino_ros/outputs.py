@@ -35,11 +35,11 @@ from vision_msgs.msg import (
 
 from spectradino_core.calibration.checkerboard import checkerboard
 from spectradino_core.calibration.registration import Registration
-from spectradino_core.drawing import infrared_to_grey, jpeg_of
+from spectradino_core.drawing import jpeg_of
 from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.runtime.overlay import draw_overlay
+from spectradino_core.runtime.overlay import overlay_of
 from spectradino_core.runtime.perception_result import PerceptionResult
-from spectradino_core.runtime.rgb_grid import in_infrared_pixels, infrared_in_colour_pixels
+from spectradino_core.runtime.rgb_grid import in_infrared_pixels
 from spectradino_core.streams import result_fields
 from spectradino_core.streams.result_fields import Facts, detection_fields
 from spectradino_core.streams.topics import OUTPUTS
@@ -236,19 +236,12 @@ class Outputs:
         registration: Registration | None,
         header: Header,
     ) -> bool:
-        """Publish boxes and mask drawn on the RGB image, or on the IR frame without one, raw and as JPEG.
-
-        `registration` is for a result of the IR frame alone in RGB pixels. Returns False if there is no subscriber, or
-        both images are missing.
-        """
+        """Publish what `overlay_of` draws, raw and as JPEG; returns False without a subscriber or an image."""
         if not self._has_subscriber("overlay") and not self._has_subscriber("overlay_compressed"):
             return False
-        canvas = rgb if rgb is not None else None if infrared is None else infrared_to_grey(infrared)
-        if canvas is None:
+        drawn = overlay_of(percepts, rgb, infrared, registration, self._info)
+        if drawn is None:
             return False
-        if percepts.registered and registration is not None:
-            canvas = infrared_in_colour_pixels(canvas, registration, percepts.size)
-        drawn = draw_overlay(canvas, percepts, self._info)
         self._publish_on_demand("overlay", lambda: image_message(drawn, "rgb8", header))
         self._publish_on_demand("overlay_compressed", lambda: _compressed_message(drawn, header))
         return True

@@ -20,17 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from spectradino_core.bags import BagError, messages
-from spectradino_core.bags.evaluation_options import file_digest
 from spectradino_core.bags.reader import BagReader, CameraMessages, describe_intake
 from spectradino_core.bags.replay import Replay, ReplayOptions, ReplayResult, SkippingEngine
 from spectradino_core.bags.storage import Raw, Storage
 from spectradino_core.bags.writer import BagWriter
-from spectradino_core.drawing import infrared_to_grey
-from spectradino_core.files import written_atomically
+from spectradino_core.files import file_digest, write_file
 from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.runtime.overlay import draw_overlay
+from spectradino_core.runtime.overlay import overlay_of
 from spectradino_core.runtime.perception_result import Mode
-from spectradino_core.runtime.rgb_grid import in_infrared_pixels, infrared_in_colour_pixels
+from spectradino_core.runtime.rgb_grid import in_infrared_pixels
 from spectradino_core.streams.detecting import open_pipeline
 from spectradino_core.streams.feed import FeedEvent
 from spectradino_core.streams.result_fields import Facts
@@ -192,14 +190,9 @@ def _write(
     if info.mask_classes and percepts.mask is not None:
         writer.write(f"{_NODE}/segmentation/mask", messages.image_message(percepts.mask, head), at_ns)
     if options.overlay:
-        canvas = result.rgb.pixels if result.rgb is not None else None
-        if canvas is None and result.ir is not None:
-            canvas = infrared_to_grey(result.ir.pixels)
-            registration = replay.registering.current
-            if percepts.registered and registration is not None:
-                canvas = infrared_in_colour_pixels(canvas, registration, percepts.size)
-        assert canvas is not None
-        overlay = draw_overlay(canvas, percepts, info)
+        rgb, ir = (None if frame is None else frame.pixels for frame in (result.rgb, result.ir))
+        overlay = overlay_of(percepts, rgb, ir, replay.registering.current, info)
+        assert overlay is not None
         writer.write(f"{_NODE}/segmentation/overlay", messages.image_message(overlay, head), at_ns)
     steps = result.steps_ms
     facts = Facts(
@@ -280,8 +273,7 @@ class _Parts:
             for stale in self.folder.iterdir():
                 if stale.name != _LOCK:
                     shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
-            with written_atomically(self.folder / _PLAN) as scratch:
-                scratch.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
+            write_file(self.folder / _PLAN, json.dumps(plan, indent=1) + "\n")
         self.paths: list[Path] = []
         self.done = 0
         while found := sorted(self.folder.glob(f"answers-{self.done:09d}-*.mcap")):

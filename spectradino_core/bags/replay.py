@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
@@ -344,8 +344,7 @@ class Replay:
         errors = unpack(self._settings, self.registering, *_frames(capture))
         self._refuse_shots(capture, errors)
         for error in errors:
-            changes = {error.camera: None, f"{error.camera}_stamp_ns": None}
-            capture = replace(capture, error_ns=None, **changes)  # type: ignore[arg-type]
+            capture = capture.without(error.camera)
         return capture
 
     def _result(self, capture: Capture[_Shot]) -> ReplayResult:
@@ -361,7 +360,7 @@ class Replay:
                 if capture.ir is not None and not capture.ir.frame.used:
                     capture.ir.frame.used = True
                     self._drop(drop_cause(failure), f"dropped a frame of {self._topics['ir']}: {failure}")
-                capture = replace(capture, ir=None, ir_stamp_ns=None, error_ns=None)
+                capture = capture.without("ir")
                 percepts = self._found(capture)
             rgb, ir = _frames(capture)
             if text := different_shapes(self.registering, rgb, ir, self._topics):

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from spectradino_core.drawing import box_colour, draw_box, with_mask
+from spectradino_core.calibration.registration import Registration
+from spectradino_core.drawing import box_colour, draw_box, infrared_to_grey, with_mask
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.perception_result import PerceptionResult
+from spectradino_core.runtime.rgb_grid import infrared_in_colour_pixels
 
 
 def caption(result: PerceptionResult, number: int, info: ModelInfo) -> str:
@@ -30,3 +32,20 @@ def draw_overlay(image: np.ndarray, result: PerceptionResult, info: ModelInfo) -
     for number, (box, label) in enumerate(zip(result.boxes, result.labels, strict=True)):
         draw_box(canvas, box, box_colour(label), caption(result, number, info), thickness, scale)
     return canvas
+
+
+def overlay_of(
+    result: PerceptionResult,
+    rgb: np.ndarray | None,
+    infrared: np.ndarray | None,
+    registration: Registration | None,
+    info: ModelInfo,
+) -> np.ndarray | None:
+    """Draw a result over the RGB image, or over the IR frame without one; None without either.
+
+    `registration` is for a result of the IR frame alone in RGB pixels.
+    """
+    canvas = rgb if rgb is not None or infrared is None else infrared_to_grey(infrared)
+    if canvas is not None and result.registered and registration is not None:
+        canvas = infrared_in_colour_pixels(canvas, registration, result.size)
+    return None if canvas is None else draw_overlay(canvas, result, info)
