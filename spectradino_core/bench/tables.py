@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from spectradino_core.evaluation.page import markdown_table
+
 Row = dict[str, object]
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#7F7F7F")
 DPI = 90
 
 
@@ -25,20 +26,9 @@ def write_table(
         writer.writerows({k: f"{v:{number}}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
 
 
-def read_table(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
-    """Read a table of `write_table`: facts and rows, all as text."""
-    lines = path.read_text().splitlines()
-    heads = [line[2:].partition(": ") for line in lines if line.startswith("# ")]
-    rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
-    return {name: value for name, _, value in heads}, rows
-
-
 def markdown(rows: Sequence[Mapping[str, object]]) -> str:
     """Format rows as a Markdown table with the first row's keys as header and numbers with three digits."""
-    names = list(rows[0])
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    lines += ["| " + " | ".join(shown(row[name]) for name in names) + " |" for row in rows]
-    return "\n".join(lines)
+    return markdown_table(list(rows[0]), [[shown(row[name]) for name in rows[0]] for row in rows])
 
 
 def shown(value: object) -> str:
@@ -58,15 +48,17 @@ def plot_bars(
     wanted: float | None = None,
 ) -> None:
     """Draw a panel per combination of the columns `group` with a bar per row, and a line at `wanted`."""
-    panels: dict[str, list[Row]] = {}
+    from spectradino_core.evaluation.figures import COLOURS, panels
+
+    groups: dict[str, list[Row]] = {}
     for row in rows:
         if isinstance(row[value], float):
-            panels.setdefault(", ".join(str(row[name]) for name in group), []).append(row)
-    if not panels:
+            groups.setdefault(", ".join(str(row[name]) for name in group), []).append(row)
+    if not groups:
         return
-    most = max(map(len, panels.values()))
-    figure, axes = _figure(len(panels), most)
-    for axis, (title, found) in zip(axes, panels.items(), strict=True):
+    most = max(map(len, groups.values()))
+    figure, axes = panels(len(groups), 6.4, 0.9 + 0.3 * most, columns=2)
+    for axis, (title, found) in zip(axes, groups.items(), strict=True):
         values = [float(row[value]) for row in found]  # type: ignore[arg-type]
         axis.barh(range(len(found)), values, color=[COLOURS[i % len(COLOURS)] for i in range(len(found))])
         for place, number in enumerate(values):
@@ -83,7 +75,9 @@ def plot_bars(
 
 def plot_steps(path: Path, rows: Sequence[Row], label: Sequence[str], steps: Sequence[str]) -> None:
     """Draw a stacked bar per row from its steps' milliseconds."""
-    figure, (axis,) = _figure(1, len(rows))
+    from spectradino_core.evaluation.figures import COLOURS, panels
+
+    figure, (axis,) = panels(1, 6.4, 0.9 + 0.3 * len(rows))
     lefts = [0.0] * len(rows)
     for step, colour in zip(steps, COLOURS, strict=False):
         widths = [float(row[f"{step}_ms"]) for row in rows]  # type: ignore[arg-type]
@@ -94,18 +88,6 @@ def plot_steps(path: Path, rows: Sequence[Row], label: Sequence[str], steps: Seq
     axis.set_xlabel("medians [ms]")
     axis.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(steps), frameon=False)
     _save(figure, path)
-
-
-def _figure(panels: int, bars: int) -> tuple[Any, list[Any]]:
-    from matplotlib.figure import Figure
-
-    columns = 1 if panels == 1 else 2
-    lines = -(-panels // columns)
-    figure = Figure(figsize=(6.4 * columns, (0.9 + 0.3 * bars) * lines), layout="constrained")
-    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
-    for unused in axes[panels:]:
-        unused.remove()
-    return figure, axes[:panels]
 
 
 def _save(figure: Any, path: Path) -> None:

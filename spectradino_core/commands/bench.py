@@ -186,7 +186,7 @@ def _write(options: argparse.Namespace, name: str, rows: list[dict[str, object]]
 
     facts = describe() | {"threads of PyTorch": str(torch.get_num_threads())} | more | {"note": options.note}
     write_table(options.out / f"{name}.csv", facts, rows)
-    (options.out / f"{name}.md").write_text(markdown(rows) + "\n")
+    (options.out / f"{name}.md").write_text(markdown(rows))
     print(f"\n{name}: {options.out / name}.csv\n\n{markdown(rows)}")
 
 

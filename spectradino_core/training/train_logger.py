@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectradino_core.files import write_error, written_atomically
+from spectradino_core.files import write_error, write_file, written_atomically
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +39,7 @@ class TrainLogger:
             return
         if path.exists():
             rows = [row for row in read_log(path) if row.get("step", 0) <= step]
-            with written_atomically(path) as scratch:
-                scratch.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+            write_file(path, "".join(json.dumps(row) + "\n" for row in rows))
         self._file = path.open("ab", buffering=0)
         self._end, self._warned = self._file.seek(0, 2), False
         if tensorboard:
@@ -145,8 +144,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 def plot_losses(logs: Mapping[str, Path], image: Path) -> None:
     """Plot every loss over the steps of consecutive runs, from their `log.jsonl` by name, to a PNG file."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from spectradino_core.evaluation.figures import panels
 
     curves: dict[str, list[tuple[int, float]]] = {}
     edges: list[tuple[int, str]] = []
@@ -163,10 +161,8 @@ def plot_losses(logs: Mapping[str, Path], image: Path) -> None:
     if not names:
         log.warning("%s not written: nothing to draw, the logs hold no losses", image)
         return
-    figure = Figure(figsize=(4.5 * min(3, len(names)), 3.0 * -(-len(names) // 3)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(-(-len(names) // 3), min(3, len(names)), squeeze=False).ravel()
-    for axis, name in zip(axes, names):
+    figure, axes = panels(len(names), 4.5, 3.0)
+    for axis, name in zip(axes, names, strict=True):
         for key in sorted(curves):
             if key.removeprefix("val_") == name:
                 steps, values = zip(*sorted(curves[key]))
@@ -174,12 +170,14 @@ def plot_losses(logs: Mapping[str, Path], image: Path) -> None:
         for start, stage in edges:
             axis.axvline(start, color="grey", linewidth=0.5)
             # Vertical text: a short stage has no room for a horizontal name.
-            position = {"xycoords": ("data", "axes fraction"), "xytext": (2, -2), "textcoords": "offset points"}
+            position: dict[str, Any] = {
+                "xycoords": ("data", "axes fraction"),
+                "xytext": (2, -2),
+                "textcoords": "offset points",
+            }
             axis.annotate(stage, (start, 1), fontsize=7, va="top", rotation=90, color="grey", **position)
         axis.set_title(name, fontsize=9)
         axis.set_xlabel("step")
         axis.legend(fontsize=7)
-    for axis in axes[len(names) :]:
-        axis.set_visible(False)
     with written_atomically(image) as scratch:
         figure.savefig(scratch, format="png", dpi=120)

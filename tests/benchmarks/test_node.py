@@ -12,8 +12,9 @@ import pytest
 from benchmarks.experiment import ros_machine
 from benchmarks.node.measuring import OVERHEAD, PERCENTS, measure_overhead, percentiles, slope, soak
 from benchmarks.node.plots import plot_overhead, plot_soak
-from spectradino_core.bench.tables import read_table, write_table
+from spectradino_core.bench.tables import write_table
 from tests.blob_model import make_blob_model
+from tests.tables import read_table
 
 MINUTES = np.arange(600) / 60
 

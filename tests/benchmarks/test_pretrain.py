@@ -19,12 +19,12 @@ from benchmarks.pretrain.data import Pairs, labelled_folder
 from benchmarks.pretrain.plan import FULL, PARTS, jobs_of
 from benchmarks.pretrain.report import brief_table, detectors_table, mean_over_seeds, write_report
 from spectradino_core.bench.plain import HookedDinov2
-from spectradino_core.bench.tables import read_table
 from spectradino_core.bench.train import our_step, plain_step, steps_in_turn
 from spectradino_core.commands import evaluate, evaluate_retrieval, finetune, pretrain
 from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.modality import Modality
 from spectradino_core.training.stages import stage_recipe
+from tests.tables import read_table
 
 SETS = {
     "roadscene_rgb_lwir": ("lwir",),

@@ -61,7 +61,7 @@ ARROWS: dict[str, set[str]] = {
         "data", "datasets", "evaluation", "export", "jobs", "modality", "models", "runtime", "scenes", "training",
     },
     # What is timed, against what; it builds and runs everything below it.
-    "bench": {"data", "export", "losses", "modality", "models", "runtime", "streams", "training"},
+    "bench": {"data", "evaluation", "export", "losses", "modality", "models", "runtime", "streams", "training"},
     # The larger commands of the command line, one per file.
     "commands": {
         "ablation", "bags", "bench", "calibration.estimation", "data", "datasets", "drawing",

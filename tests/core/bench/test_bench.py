@@ -16,10 +16,11 @@ from matplotlib.image import imread
 from spectradino_core.bench import backbone, detector, gpu, limits, machine
 from spectradino_core.bench.limits import CHAIN, PRODUCTS, REPEATS, best_rates, limit_rows, product, twice_plain
 from spectradino_core.bench.machine import describe
-from spectradino_core.bench.tables import markdown, plot_bars, read_table, write_table
+from spectradino_core.bench.tables import markdown, plot_bars, write_table
 from spectradino_core.bench.timing import Timing, peak_memory_mb, take_turns
 from spectradino_core.bench.train import PLAIN, train_rows
 from spectradino_core.cli import main
+from tests.tables import read_table
 
 SMALL = (56, 70)
 ROOT = Path(__file__).resolve().parents[3]
