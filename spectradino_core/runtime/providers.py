@@ -7,6 +7,7 @@ file, GPU, TensorRT version and precision, so that it is never used for another.
 from __future__ import annotations
 
 import functools
+import hashlib
 import logging
 import os
 import shutil
@@ -17,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spectradino_core.files import errors_as, file_digest
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.engine import EngineError
 from spectradino_core.runtime.gpu import (
@@ -271,8 +271,10 @@ def runtime_version() -> str:
 
 def model_digest(model: Path) -> str:
     """Return the first 16 hexadecimal digits of a file's SHA-256; UnavailableError if it cannot be read."""
-    with errors_as(UnavailableError):
-        return file_digest(model, "model file")[:16]
+    try:
+        return hashlib.sha256(model.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise UnavailableError(f"{model} cannot be read ({error.strerror}): check the parameter 'model'") from None
 
 
 def _tensorrt(precision: str, available: Sequence[str], name: str, gpu_id: int, flags: bool) -> EngineCandidate:
