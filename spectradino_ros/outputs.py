@@ -24,14 +24,7 @@ from spectradino_msgs.msg import (
     StepTime,
 )
 from std_msgs.msg import Header, String
-from vision_msgs.msg import (
-    Detection2D,
-    Detection2DArray,
-    LabelInfo,
-    ObjectHypothesisWithPose,
-    VisionClass,
-    VisionInfo,
-)
+from vision_msgs.msg import Detection2D, Detection2DArray, LabelInfo, ObjectHypothesisWithPose, VisionClass, VisionInfo
 
 from spectradino_core.calibration.checkerboard import checkerboard
 from spectradino_core.calibration.registration import Registration

@@ -22,13 +22,7 @@ import numpy as np
 from spectradino_core import __version__
 from spectradino_core.bags import BagError
 from spectradino_core.bags.ground_truth import IGNORED, MADE_BOXES, MADE_MASKS, in_seconds
-from spectradino_core.bags.messages import (
-    compressed_message,
-    detection_array,
-    header,
-    image_message,
-    label_message,
-)
+from spectradino_core.bags.messages import compressed_message, detection_array, header, image_message, label_message
 from spectradino_core.bags.sources import CameraView, ViewSource
 from spectradino_core.bags.topics import COMPRESSED, DETECTIONS, IMAGE, LABEL_INFO
 from spectradino_core.bags.writer import BagWriter

@@ -7,13 +7,7 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from spectradino_core.commands.shared_options import (
-    add_own_options,
-    open_own_of,
-    option,
-    published,
-    require_at_least,
-)
+from spectradino_core.commands.shared_options import add_own_options, open_own_of, option, published, require_at_least
 from spectradino_core.options import names, refuse
 from spectradino_core.text import log_line
 

@@ -39,15 +39,7 @@ from spectradino_core.runtime.engines import open_engine
 from spectradino_core.text import with_stdout
 from spectradino_ros.demo.overlays import contact_sheet, pair_overlay
 from spectradino_ros.demo.processes import Child, DemoError, PlayerProcess, ros_environment
-from spectradino_ros.demo.results import (
-    Collector,
-    Outcome,
-    Sent,
-    replay_figures,
-    score_figures,
-    summary,
-    versions,
-)
+from spectradino_ros.demo.results import Collector, Outcome, Sent, replay_figures, score_figures, summary, versions
 from spectradino_ros.demo.synthetic import FIRST_SEED, FRAMES_PER_SEQUENCE, write_scenes
 from spectradino_ros.shared_files import find_shared, resolve_model
 
