@@ -287,22 +287,22 @@ def _on_scenes(
     )
 
 
-def _of_paper(dataset: str, variant: str = "b") -> Ablation:
+def _of_paper(dataset: str) -> Ablation:
     """Return the paper's ablation: Base, with its stages and epochs, on one of its two data sets."""
     benchmark = find_benchmark(dataset)
 
     def recipe(**changes: str) -> FinetuneRecipe:
         base = downstream_recipe(
-            dataset, benchmark.tasks[0], variant, strides="3.5-28", upernet_width=512, **changes  # type: ignore[arg-type]
+            dataset, benchmark.tasks[0], "b", strides="3.5-28", upernet_width=512, **changes  # type: ignore[arg-type]
         )  # fmt: skip
         return replace(base, augmentation=replace(base.augmentation, band_dropout=0.0))
 
     return Ablation(
         name=f"paper_{dataset}",
-        title=f"The paper's ablations on {benchmark.title}, variant {variant}",
+        title=f"The paper's ablations on {benchmark.title}, variant b",
         dataset=dataset,
         cells=_cells(recipe),
-        pretrainings=_pretrainings(lambda stage: stage_recipe(variant, stage)),
+        pretrainings=_pretrainings(lambda stage: stage_recipe("b", stage)),
         tables=_tables(benchmark.tasks[:1]),
         notes=(
             "The paper's learning rates, input and batch sizes and epochs of fine-tuning are lost; ours are assumed.",

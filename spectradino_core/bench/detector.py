@@ -5,7 +5,6 @@ Weights are random, so accuracy is not measured; use `evaluate` for the benefit 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,22 +28,13 @@ REFERENCE = "7-28"
 STRIDES = (REFERENCE, "fast")
 
 
-def detector_rows(
-    variant: str,
-    size: tuple[int, int],
-    folder: Path,
-    rounds: int,
-    strides: Sequence[str] = STRIDES,
-    memory: bool = True,
-) -> list[Row]:
+def detector_rows(variant: str, size: tuple[int, int], folder: Path, rounds: int, memory: bool = True) -> list[Row]:
     """Measure one row per preset: anchor points, operations, time, ratio to `REFERENCE`, peak memory.
 
-    Arguments are those of `backbone.backbone_rows`; `strides` are names of `pyramid.PRESETS`; the reference always
-    runs.
+    Arguments are those of `backbone.backbone_rows`.
     """
-    names = [REFERENCE, *(name for name in strides if name != REFERENCE)]
     given: dict[str, Any] = {"variant": variant, "height": size[0], "width": size[1], "folder": str(folder)}
-    timings = take_turns({name: case(strides=name, **given) for name in names}, rounds)
+    timings = take_turns({name: case(strides=name, **given) for name in STRIDES}, rounds)
     rows: list[Row] = []
     for name, timing in timings.items():
         anchors, work = _work(variant, name, size)

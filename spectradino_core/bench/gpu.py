@@ -149,7 +149,7 @@ def _training_row(recipe: StageRecipe, pairs: int, device: str, rounds: int, com
     return row | {"peak_gb": _peak_gb(device, run), "host_waits": _host_waits(device, run)}
 
 
-def engine_rows(model: Path, devices: Sequence[str] = ("cuda", "tensorrt"), rounds: int = 50) -> list[Row]:
+def engine_rows(model: Path, devices: Sequence[str] = ("cuda", "tensorrt")) -> list[Row]:
     """Measure a model's latency in ONNX Runtime per device; unavailable devices are reported."""
     rows: list[Row] = []
     for device in devices:
@@ -159,7 +159,7 @@ def engine_rows(model: Path, devices: Sequence[str] = ("cuda", "tensorrt"), roun
         except RuntimeError as error:
             rows.append(row | {"ms": "-", "quartiles": "-", "rounds": 0, "engine": str(error)})
             continue
-        timing = take_turns({"run": partial(warm_up, engine)}, rounds, warm_up=5)["run"]
+        timing = take_turns({"run": partial(warm_up, engine)}, 50, warm_up=5)["run"]
         rows.append(row | timing.columns() | {"engine": engine.label})
     return rows
 

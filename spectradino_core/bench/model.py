@@ -37,9 +37,7 @@ _WARM_UP = 2
 Score = Callable[[Engine], float]
 
 
-def model_rows(
-    model: Path, folder: Path, frames: int, score: Score | None = None, memory: bool = True, int8: bool = True
-) -> list[Row]:
+def model_rows(model: Path, folder: Path, frames: int, score: Score | None = None, memory: bool = True) -> list[Row]:
     """Measure one row per precision and image size: milliseconds of each step, CPU time, peak memory, mAP50.
 
     The fp32 file also runs in OpenVINO, if it is installed, in each precision that the processor has.
@@ -48,9 +46,9 @@ def model_rows(
         model, folder: the exported file; cache of its int8 conversion.
         frames: timed frames per size; precisions are interleaved frame by frame.
         score: evaluates an engine, in 0..1; None: no evaluation.
-        memory, int8: measure peak memory, in separate processes; also convert the model to int8 and time it.
+        memory: measure peak memory, in separate processes.
     """
-    files = {"fp32": model} | ({"int8": _converted(model, folder)} if int8 else {})
+    files = {"fp32": model, "int8": _converted(model, folder)}
     in_openvino = openvino_or_none(model, OnnxEngine(model, "cpu").info)
     files |= {f"OpenVINO {one.precision}": model for one in reversed(in_openvino)}
     scores = {name: score(_open(path, name)) if score else None for name, path in files.items()}

@@ -39,13 +39,6 @@ class PlaneRegistration(NamedTuple):
     residual_px: float
 
 
-def registration_from_numbers(
-    numbers: Sequence[float], ir_size: Size | None = None, rgb_size: Size | None = None, source: str = "ir_to_rgb"
-) -> Registration | None:
-    """Return the registration of a parameter's nine numbers; None for an empty list. Raises as `Registration`."""
-    return Registration(tuple(numbers), ir_size, rgb_size, source) if len(numbers) else None
-
-
 def registration_from_camera_infos(
     rgb: CameraInfoMessage,
     ir: CameraInfoMessage,

@@ -130,35 +130,31 @@ def evaluate_encoders(
 
 def pairs_table(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     """Return a Markdown table with a row per data set and encoder."""
-    has_gap = any("gap" in row for sets in scores.values() for row in sets.values())
-    lines = [
-        "| pairs (items) | model | R@1 → | R@5 → | median → | R@1 ← | R@5 ← | median ← | cos true | cos unrelated | "
-        f"patch cos | {'GAP R@1 → | GAP R@1 ← | ' if has_gap else ''}RGB retention (CLS, patches) |",
-        "|---|---|" + "---:|" * (12 if has_gap else 10),
-    ]
-    pairs = list(dict.fromkeys(pair for sets in scores.values() for pair in sets))
-    for pair in pairs:
-        for model, sets in scores.items():
-            if pair not in sets:
-                continue
-            row = sets[pair]
+    gaps = ("from_rgb", "to_rgb") if any("gap" in row for sets in scores.values() for row in sets.values()) else ()
+    header = [
+        "pairs (items)", "model", "R@1 →", "R@5 →", "median →", "R@1 ←", "R@5 ←", "median ←", "cos true",
+        "cos unrelated", "patch cos", *("GAP R@1 →", "GAP R@1 ←")[: len(gaps)], "RGB retention (CLS, patches)",
+    ]  # fmt: skip
+    rows: list[list[Cell]] = []
+    for pair in dict.fromkeys(pair for sets in scores.values() for pair in sets):
+        for model, row in ((model, sets[pair]) for model, sets in scores.items() if pair in sets):
             retained = "–"
             if "retention_cls" in row:
                 retained = f"{row['retention_cls']:.3f}, {row['retention_patches']:.3f}"
-            figures = [
+            rows.append([
+                f"{pair} ({row['items']})",
+                model,
                 *(f"{100 * row[way][k]:.1f}" if k != "median_rank" else f"{round(row[way][k], 1):g}"
                   for way in ("from_rgb", "to_rgb") for k in ("r1", "r5", "median_rank")),
                 f"{row['cosine']['true']:.3f}",
                 f"{row['cosine']['unrelated']:.3f}",
                 f"{row['patch_cosine']:.3f}",
-                *(f"{100 * row['gap'][way]['r1']:.1f}" if "gap" in row else "–"
-                  for way in ("from_rgb", "to_rgb") if has_gap),
+                *(f"{100 * row['gap'][way]['r1']:.1f}" if "gap" in row else "–" for way in gaps),
                 retained,
-            ]  # fmt: skip
-            lines.append(f"| {pair} ({row['items']}) | {model} | {' | '.join(figures)} |")
+            ])  # fmt: skip
     text = "→: RGB (of `a to b`: a) is the query, ←: the other modality is. R@k in per cent, on CLS"
-    text += "; GAP: on the mean patch token.\n" if has_gap else ".\n"
-    return "\n".join(lines) + f"\n\n{text}"
+    text += "; GAP: on the mean patch token.\n" if gaps else ".\n"
+    return f"{markdown_table(header, rows)}\n{text}"
 
 
 def probes_table(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
@@ -329,27 +325,26 @@ def _supports(encoder: AnyEncoder, key: str) -> bool:
     return True
 
 
-def principal_components(features: np.ndarray, count: int = 2) -> np.ndarray:
-    """Project features [N, D] to their principal components [N, count], padded with zeros.
+def principal_components(features: np.ndarray) -> np.ndarray:
+    """Project features [N, D] to their first two principal components [N, 2], padded with zeros.
 
     Signs are fixed so that the item with the largest absolute coordinate is positive in each component.
     """
     centred = np.asarray(features, np.float64) - np.mean(features, axis=0)
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
-    points = u[:, :count] * s[:count]
+    points = u[:, :2] * s[:2]
     farthest = points[np.abs(points).argmax(axis=0), np.arange(points.shape[1])]
     points = points * np.where(farthest < 0, -1.0, 1.0)
-    return np.pad(points, ((0, 0), (0, count - points.shape[1])))
+    return np.pad(points, ((0, 0), (0, 2 - points.shape[1])))
 
 
-def plot_pairs(stages: Mapping[str, Pairs], path: Path, tsne: bool = False, seed: int = 0) -> None:
+def plot_pairs(stages: Mapping[str, Pairs], path: Path, tsne: bool = False) -> None:
     """Plot one panel per stage with the normalised features of RGB and other modalities in their principal components.
 
     Args:
         stages: features by stage and modality.
         path: PNG file to write.
         tsne: use t-SNE in three dimensions, as the paper does, in place of principal components.
-        seed: seed of the items drawn, and of t-SNE.
 
     Raises:
         ValueError: no features.
@@ -357,34 +352,32 @@ def plot_pairs(stages: Mapping[str, Pairs], path: Path, tsne: bool = False, seed
     """
     if not any(stages.values()):
         raise ValueError("no features to draw")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    project = _tsne(seed) if tsne else principal_components
+    project = _tsne() if tsne else principal_components
     figure = Figure(figsize=(4.2 * len(stages), 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(stages), squeeze=False, subplot_kw={"projection": "3d"} if tsne else {})[0]
     for axis, (name, pairs) in zip(axes, stages.items(), strict=True):
-        _panel(axis, name, {key: _chosen(a, b, seed) for key, (a, b) in pairs.items()}, project)
+        _panel(axis, name, {key: _chosen(a, b) for key, (a, b) in pairs.items()}, project)
     handles = {handle.get_label(): handle for axis in axes for handle in axis.get_legend_handles_labels()[0]}
     figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=len(handles), frameon=False)
     with written_atomically(path) as scratch:
         figure.savefig(scratch, format="png", dpi=130)
 
 
-def _tsne(seed: int) -> Callable[[np.ndarray], np.ndarray]:
+def _tsne() -> Callable[[np.ndarray], np.ndarray]:
     from sklearn.manifold import TSNE
 
     def project(features: np.ndarray) -> np.ndarray:
         perplexity = min(30.0, max(1.0, (len(features) - 1) / 3))  # scikit-learn's default needs more items
-        return TSNE(3, perplexity=perplexity, init="pca", random_state=seed).fit_transform(features)
+        return TSNE(3, perplexity=perplexity, init="pca", random_state=0).fit_transform(features)
 
     return project
 
 
-def _chosen(a: np.ndarray, b: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _chosen(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of up to `MAX_ITEMS` random items."""
-    rows = np.sort(np.random.default_rng(seed).permutation(len(a))[:MAX_ITEMS])
+    rows = np.sort(np.random.default_rng(0).permutation(len(a))[:MAX_ITEMS])
     return a[rows], b[rows]
 
 

@@ -35,9 +35,9 @@ class LogitScale(nn.Module):
 
     LARGEST = 100.0
 
-    def __init__(self, start: float = 1 / 0.07) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.tensor(math.log(start)))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def forward(self) -> Tensor:
         """Return the scale, a scalar."""

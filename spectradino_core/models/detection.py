@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from spectradino_core.models.batch_norm import BatchNorm
 from spectradino_core.models.pyramid import ChannelNorm
 
+_RADIUS, _LARGEST = 1.5, 8.0  # strides, of `assign`
 PRIOR = 0.01
 """Initial class probability of anchor points; nearly all are background, which would else dominate the first steps."""
 IGNORE_INDEX = -2
@@ -126,18 +127,15 @@ def decode(deltas: Tensor, anchors: AnchorPoints) -> Tensor:
     return torch.cat((centre - half, centre + half), dim=-1)
 
 
-def assign(
-    boxes: Tensor, anchors: AnchorPoints, radius: float = 1.5, largest: float = 8.0, ignored: Tensor | None = None
-) -> Tensor:
-    """Assign objects to anchor points by centre sampling as in FCOS, with ranges in strides.
+def assign(boxes: Tensor, anchors: AnchorPoints, ignored: Tensor | None = None) -> Tensor:
+    """Assign objects to anchor points by centre sampling as in FCOS.
 
-    An object belongs to the finest level whose stride is at least its longer side divided by `largest`. It is assigned
-    to that level's points inside the box and within `radius` strides of its centre, and always to the nearest point. A
-    point claimed by two objects gets the smaller one.
+    An object belongs to the finest level with its longer side at most `_LARGEST` strides. It is assigned to that
+    level's points inside the box and within `_RADIUS` strides of its centre, and always to the nearest point. A point
+    claimed by two objects gets the smaller one.
 
     Args:
         boxes: [K, 4] x1 y1 x2 y2 in network pixels.
-        radius, largest: see above, in strides.
         ignored: [I, 4], ignore regions such as crowds, whose points are not background.
 
     Returns:
@@ -152,7 +150,7 @@ def assign(
         return owner
     sides = boxes[:, 2:] - boxes[:, :2]
     levels = torch.unique(anchors.strides)  # ascending
-    wanted = sides.amax(dim=1)[:, None] <= levels[None] * largest
+    wanted = sides.amax(dim=1)[:, None] <= levels[None] * _LARGEST
     wanted[:, -1] = True
     stride_of = levels[wanted.to(torch.int8).argmax(dim=1)]  # first level that is coarse enough
 
@@ -160,7 +158,7 @@ def assign(
     distance = (anchors.centres[None] - centres[:, None]).abs().amax(dim=-1)  # [K, A], Chebyshev
     inside = ((anchors.centres[None] > boxes[:, None, :2]) & (anchors.centres[None] < boxes[:, None, 2:])).all(dim=-1)
     on_level = anchors.strides[None] == stride_of[:, None]
-    assigned = on_level & inside & (distance < radius * stride_of[:, None])
+    assigned = on_level & inside & (distance < _RADIUS * stride_of[:, None])
     nearest = torch.where(on_level, distance, distance.new_tensor(float("inf"))).argmin(dim=1)
     assigned[torch.arange(len(boxes), device=boxes.device), nearest] = True
 

@@ -30,12 +30,10 @@ class RepeatedViT(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self, config: ViTConfig | str, bands: Sequence[Modality], activation_checkpointing: bool = False
-    ) -> None:
+    def __init__(self, config: ViTConfig | str, bands: Sequence[Modality]) -> None:
         super().__init__()
         self.bands = in_order(bands)
-        self.vit = ViT(config, activation_checkpointing)
+        self.vit = ViT(config)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
 

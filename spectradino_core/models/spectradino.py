@@ -141,22 +141,14 @@ class Adapter(nn.Module):
 
 
 class SpectraDINO(nn.Module):
-    """SpectraDINO backbone; its bands are in the order of `Modality`. A model for a robot has two.
+    """SpectraDINO backbone; its bands are in the order of `Modality`. A model for a robot has two."""
 
-    With `activation_checkpointing`, blocks are recomputed in the backward pass: less memory for one more forward pass.
-    """
-
-    def __init__(
-        self,
-        config: ViTConfig | str,
-        bands: Sequence[Modality] = tuple(Modality),
-        activation_checkpointing: bool = False,
-    ) -> None:
+    def __init__(self, config: ViTConfig | str, bands: Sequence[Modality] = tuple(Modality)) -> None:
         super().__init__()
         config = vit_config(config)
         self.bands = in_order(bands)
         self.stems = nn.ModuleDict({band.key: make_stem(band) for band in self.bands})
-        self.vit = ViT(config, activation_checkpointing)
+        self.vit = ViT(config)
         self.modality_embedding = nn.Parameter(torch.zeros(len(self.bands), config.width))
         self.adapters = nn.ModuleList(
             Adapter(len(self.bands), config.width, config.width // 4) for _ in range(config.depth)

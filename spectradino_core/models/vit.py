@@ -278,16 +278,17 @@ class Block(nn.Module):
 class ViT(nn.Module):
     """DINOv2 or DINOv3 vision transformer.
 
-    With `activation_checkpointing`, blocks are recomputed in the backward pass: less memory for one more forward pass.
+    Attributes:
+        activation_checkpointing: recompute blocks in the backward pass: less memory for one more forward pass.
     """
 
     _frozen_pos: Tensor | None
 
-    def __init__(self, config: ViTConfig | str, activation_checkpointing: bool = False) -> None:
+    def __init__(self, config: ViTConfig | str) -> None:
         super().__init__()
         config = vit_config(config)
         self.config = config
-        self.activation_checkpointing = activation_checkpointing
+        self.activation_checkpointing = False
         self.patch_embed = PatchEmbed(config)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.register_tokens = (

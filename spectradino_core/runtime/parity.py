@@ -319,11 +319,11 @@ def unpack_samples(metadata: Mapping[str, str], info: ModelInfo, source: object)
     return pairs
 
 
-def drawn_samples(info: ModelInfo, count: int = 2) -> list[Pair]:
-    """Generate blurred noise with bright and dark blocks, deterministic for an input size."""
+def drawn_samples(info: ModelInfo) -> list[Pair]:
+    """Generate two pairs of blurred noise with bright and dark blocks, deterministic for an input size."""
     width, height = info.input_size
     drawn = []
-    for seed in range(count):
+    for seed in range(2):
         rng = np.random.default_rng(seed)
         rgb = cv2.GaussianBlur(rng.integers(0, 256, (height, width, 3), np.uint8), (0, 0), 4)
         infrared = cv2.GaussianBlur(rng.integers(0, 4096, (height, width)).astype(np.uint16), (0, 0), 4)

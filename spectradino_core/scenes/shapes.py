@@ -42,9 +42,9 @@ def circle(vertices: int) -> np.ndarray:
     return points
 
 
-def ring(outer: tuple[float, float], inner: tuple[float, float], vertices: int = 18) -> np.ndarray:
-    """Return an elliptic annulus as one outline, outer edge then reversed inner edge: [2 * vertices, 2]."""
-    angle = np.linspace(0.0, 2.0 * np.pi, vertices)
+def ring(outer: tuple[float, float], inner: tuple[float, float]) -> np.ndarray:
+    """Return an elliptic annulus as one outline, outer edge then reversed inner edge: [36, 2]."""
+    angle = np.linspace(0.0, 2.0 * np.pi, 18)
     unit = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
     return np.concatenate([unit * outer, unit[::-1] * inner])
 

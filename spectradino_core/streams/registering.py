@@ -11,7 +11,6 @@ import numpy as np
 from spectradino_core.calibration.camera_geometry import (
     CameraInfoMessage,
     registration_from_camera_infos,
-    registration_from_numbers,
     rotation_matrix,
 )
 from spectradino_core.calibration.registration import Registration, RegistrationError, Size
@@ -67,7 +66,7 @@ class Registering:
         if len(sources) > 1:
             raise ParameterError(f"parameters {' and '.join(sources)} each give a registration: keep one of them")
         if given["ir_to_rgb"]:
-            self.current = registration_from_numbers(settings.ir_to_rgb, source="parameter ir_to_rgb")
+            self.current = Registration(settings.ir_to_rgb, source="parameter ir_to_rgb")
         elif given["calibration_file"]:
             calibration = load_calibration(os.path.expanduser(settings.calibration_file))
             self.current, self.residual_px = calibration.registration, calibration.residual_px

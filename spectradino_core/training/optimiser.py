@@ -43,12 +43,10 @@ class BandedAdamW(torch.optim.Optimizer):
         groups: Iterable[dict[str, Any]],
         stacks: Iterable[nn.Parameter],
         shown: Callable[[], Sequence[int]],
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
     ) -> None:
         self._stacks = {id(parameter) for parameter in stacks}
         self._shown = shown
-        super().__init__(groups, {"lr": 1e-4, "weight_decay": 0.05, "betas": betas, "eps": eps})
+        super().__init__(groups, {"lr": 1e-4, "weight_decay": 0.05, "betas": (0.9, 0.999), "eps": 1e-8})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -99,9 +97,7 @@ def shown_bands(backbone: SpectraDINO) -> list[int]:
     return shown
 
 
-def adamw_for(
-    module: nn.Module, backbone: ViT | SpectraDINO, lr: float, weight_decay: float, beta2: float = 0.999
-) -> torch.optim.Optimizer:
+def adamw_for(module: nn.Module, backbone: ViT | SpectraDINO, lr: float, weight_decay: float) -> torch.optim.Optimizer:
     """Return the optimiser of the trainable parameters of `module`, which contains `backbone`.
 
     The paper only gives the value of the weight decay, 0.05; what it applies to (`is_decayed`) is ours.
@@ -117,7 +113,7 @@ def adamw_for(
     decays = ((decayed, weight_decay), (plain, 0.0))
     groups = [{"params": params, "weight_decay": decay, "lr": lr} for params, decay in decays if params]
     if isinstance(backbone, ViT):
-        return torch.optim.AdamW(groups, betas=(0.9, beta2))
+        return torch.optim.AdamW(groups)
     roles = parameter_roles(backbone)
     stacks = [p for name, p in backbone.named_parameters() if roles[name] in ("adapters", "modality_embedding")]
-    return BandedAdamW(groups, stacks, lambda: shown_bands(backbone), betas=(0.9, beta2))
+    return BandedAdamW(groups, stacks, lambda: shown_bands(backbone))

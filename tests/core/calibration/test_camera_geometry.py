@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from spectradino_core.calibration.camera_geometry import (
     registration_from_camera_infos,
-    registration_from_numbers,
     rotation_matrix,
 )
 from spectradino_core.calibration.checkerboard import checkerboard
@@ -49,19 +48,6 @@ def on_plane(pixels: np.ndarray, camera, distance: float, normal) -> np.ndarray:
     rays = np.concatenate([pixels, np.ones((len(pixels), 1))], axis=1) @ np.linalg.inv(k).T
     normal = np.asarray(normal) / np.linalg.norm(normal)
     return rays * (distance / (rays @ normal))[:, None]
-
-
-class TestNumbers:
-    def test_none_is_no_registration(self):
-        assert registration_from_numbers([]) is None
-
-    def test_nine_are_one(self):
-        got = registration_from_numbers([2, 0, 10, 0, 2, 0, 0, 0, 1], source="parameter ir_to_rgb")
-        assert got == Registration((2, 0, 10, 0, 2, 0, 0, 0, 1), source="parameter ir_to_rgb")
-
-    def test_eight_are_refused_by_name(self):
-        with pytest.raises(RegistrationError, match="parameter ir_to_rgb: a homography has nine numbers"):
-            registration_from_numbers([1.0] * 8, source="parameter ir_to_rgb")
 
 
 class TestRotation:

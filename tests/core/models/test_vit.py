@@ -216,7 +216,8 @@ def test_folding_layer_scale_keeps_features(swiglu: bool) -> None:
 
 
 def test_activation_checkpointing_keeps_gradients() -> None:
-    plain, frugal = ViT("test"), ViT("test", activation_checkpointing=True)
+    plain, frugal = ViT("test"), ViT("test")
+    frugal.activation_checkpointing = True
     frugal.load_state_dict(plain.state_dict())
     x = torch.randn(2, 3, 28, 28)
     for model in (plain, frugal):
