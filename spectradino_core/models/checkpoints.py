@@ -321,11 +321,11 @@ def save_spectradino(
     save_state(model, path, own | dict(metadata or {}))
 
 
-def load_spectradino(path: str | os.PathLike[str], bands: Sequence[Modality] | None = None) -> SpectraDINO:
-    """Load a backbone saved by `save_spectradino` on the CPU, in training mode; only `bands` if given.
+def load_spectradino(path: str | os.PathLike[str]) -> SpectraDINO:
+    """Load a backbone saved by `save_spectradino` on the CPU, in training mode.
 
     Raises:
-        CheckpointError: the file is missing, unreadable, not a SpectraDINO backbone, or lacks weights or a band.
+        CheckpointError: the file is missing, unreadable, not a SpectraDINO backbone, or lacks weights.
     """
     config, stored_bands = stored_config(path)
     try:
@@ -333,15 +333,7 @@ def load_spectradino(path: str | os.PathLike[str], bands: Sequence[Modality] | N
     except ValueError as error:
         raise CheckpointError(_not_understood(path, error)) from error
     load_state(model, read_tensors(path), path)
-    return model if bands is None else select_bands(model, bands, path)
-
-
-def select_bands(model: SpectraDINO, bands: Sequence[Modality], path: str | os.PathLike[str]) -> SpectraDINO:
-    """Call `model.select_bands`; CheckpointError: the model lacks a band, names its file `path`."""
-    try:
-        return model.select_bands(bands)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+    return model
 
 
 def stored_config(path: str | os.PathLike[str]) -> tuple[ViTConfig, list[Modality]]:

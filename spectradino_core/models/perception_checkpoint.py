@@ -22,7 +22,6 @@ from spectradino_core.models.checkpoints import (
     load_state,
     read_dinov2,
     save_state,
-    select_bands,
     stored_config,
 )
 from spectradino_core.models.perception import Architecture, Perception
@@ -265,7 +264,10 @@ def load_backbone(model: Perception, path: str | Path) -> str:
     if isinstance(target, SpectraDINO):
         if not isinstance(source, SpectraDINO):
             raise CheckpointError(f"{path} is a fine-tuned model with a plain DINOv2: give the DINOv2 weights instead")
-        target.load_state_dict(select_bands(source, target.bands, path).state_dict())
+        try:
+            target.load_state_dict(source.select_bands(target.bands).state_dict())
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}") from error
         stage = read_header(path).get("stage")
         return f"{path.parent.name}/{path.name} ({f'stage {stage}' if stage else 'fine-tuned'})"
     if isinstance(source, SpectraDINO):

@@ -16,6 +16,7 @@ import pathlib
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,8 @@ class CheckpointError(ValueError):
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, str]:
     """Read the metadata of a safetensors file; CheckpointError: it is missing, truncated or another kind of file."""
-    path = _checked(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(_no_safetensors(path, error)) from error
+    with _opened(_checked(path)) as file:
+        return file.metadata() or {}
 
 
 def read_tensors(path: str | os.PathLike[str]) -> State:
@@ -71,7 +68,10 @@ def read_tensors(path: str | os.PathLike[str]) -> State:
     if Path(path).is_dir():
         return _of_folder(Path(path))
     path = _checked(path)
-    return _of_safetensors(path) if path.suffix == ".safetensors" else _of_torch(path)
+    if path.suffix != ".safetensors":
+        return _of_torch(path)
+    with _opened(path) as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
 
 
 def find_backbone(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> State:
@@ -138,16 +138,14 @@ def _checked(path: str | os.PathLike[str]) -> Path:
         return check_file(path, "checkpoint")
 
 
-def _of_safetensors(path: Path) -> State:
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
+            yield file
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(_no_safetensors(path, error)) from error
-
-
-def _no_safetensors(path: Path, error: Exception) -> str:
-    return f"{path} is truncated or not a safetensors file: {printable(str(error))}"
+        text = f"{path} is truncated or not a safetensors file: {printable(str(error))}"
+        raise CheckpointError(text) from error
 
 
 def _of_torch(path: Path) -> State:

@@ -22,6 +22,8 @@ from spectradino_core.models.checkpoints import (
     read_metadata,
     save_spectradino,
 )
+from spectradino_core.models.perception import Architecture, Perception
+from spectradino_core.models.perception_checkpoint import load_backbone
 
 RGB, NIR, SWIR, LWIR = Modality
 State = dict[str, torch.Tensor]
@@ -308,14 +310,15 @@ def test_spectradino_checkpoint_round_trips(tmp_path: Path) -> None:
     assert json.loads(metadata["config"])["registers"] == 4
 
 
-def test_spectradino_checkpoint_loads_selected_bands(tmp_path: Path) -> None:
-    model = SpectraDINO("test")
-    save_spectradino(model, tmp_path / "model.safetensors")
-    small = load_spectradino(tmp_path / "model.safetensors", (RGB, LWIR))
-    assert torch.equal(small.adapters[1].up, model.adapters[1].up[[0, 3]])
-    save_spectradino(small, tmp_path / "small.safetensors")
+def test_backbone_weights_are_loaded_for_the_models_bands(tmp_path: Path) -> None:
+    backbone = SpectraDINO("test")
+    save_spectradino(backbone, tmp_path / "backbone.safetensors")
+    model = Perception(Architecture("test", "lwir", 1, 0))
+    load_backbone(model, tmp_path / "backbone.safetensors")
+    assert torch.equal(model.backbone.adapters[1].up, backbone.adapters[1].up[[0, 3]])
+    save_spectradino(backbone.select_bands((RGB, LWIR)), tmp_path / "small.safetensors")
     with pytest.raises(CheckpointError, match="small.safetensors: this model has no nir"):
-        load_spectradino(tmp_path / "small.safetensors", (RGB, NIR))
+        load_backbone(Perception(Architecture("test", "nir", 1, 0)), tmp_path / "small.safetensors")
 
 
 def test_failed_save_keeps_old_file_only(tmp_path: Path, monkeypatch) -> None:
