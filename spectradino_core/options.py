@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -122,6 +124,29 @@ class Parser(argparse.ArgumentParser):
                     action.help = f"{action.help} (names need the Python module {error.name})"
                 action.listed = None  # type: ignore[attr-defined]
         return super().format_help()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse unknown options here: argparse does it at the top, after former positionals took their values."""
+        words = list(sys.argv[1:] if args is None else args)
+        own = words[:1] if self._subparsers is not None else words[: words.index("--")] if "--" in words else words
+        if unknown := [word for word in own if self._is_unknown(word)]:
+            self._refuse_unknown(unknown)
+        parsed, unknown = super().parse_known_args(words, namespace)
+        if unknown:
+            self._refuse_unknown(unknown)
+        return parsed, unknown
+
+    def _is_unknown(self, word: str) -> bool:
+        name = word.partition("=")[0]
+        is_option = re.match(r"-[^\d.\s]", word) is not None and " " not in name
+        return is_option and not any(one.startswith(name) for one in self._option_string_actions)
+
+    def _refuse_unknown(self, words: Sequence[str]) -> None:
+        known = [
+            one for action in self._actions if action.help is not argparse.SUPPRESS for one in action.option_strings
+        ]
+        near = difflib.get_close_matches(words[0].partition("=")[0], known, 1)
+        self.error(f"unrecognized arguments: {' '.join(words)}{f' (did you mean {near[0]}?)' if near else ''}")
 
 
 def add_option(

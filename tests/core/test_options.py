@@ -120,6 +120,30 @@ def test_help_names_all_sweeps_and_both_systems_defaults() -> None:
     assert "omnivorous: runs/omnivorous-VARIANT" in helps["pretrain", "out"]
 
 
+@pytest.mark.parametrize(
+    ("words", "command", "unknown", "near"),
+    [
+        ("evaluate --modle x", "evaluate", "--modle", "--model"),
+        ("evaluate retrieval --modle=x", "evaluate retrieval", "--modle=x", "--model"),
+        ("bag evaluate x --modle y", "bag evaluate", "--modle", "--model"),
+        ("calibrate registration x --otu y", "calibrate registration", "--otu", "--out"),
+        ("--log-lvl debug info", "", "--log-lvl", "--log-level"),
+        ("bag info x --sqlite", "bag info", "--sqlite", ""),
+        ("bag info x y", "bag info", "y", ""),
+    ],
+)
+def test_unknown_option_is_refused_with_usage_of_its_command(
+    words: str, command: str, unknown: str, near: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(words.split())
+    lines = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2
+    assert lines[0].startswith(f"usage: spectradino {command}")  # no warning about a former positional before it
+    assert unknown in lines[-1]
+    assert lines[-1].endswith(f"(did you mean {near}?)") == bool(near)
+
+
 @pytest.mark.parametrize("text", ["5", "1,2,3", "near,far"])
 def test_depth_range_that_is_no_range_is_refused_with_the_form(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
