@@ -4,11 +4,52 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+
+
+@dataclass(frozen=True)
+class Number:
+    """Type of an option that is a number in a range, ends included.
+
+    Attributes:
+        kind: int or float.
+        low, high: the range; infinite `high`: also infinity is allowed.
+    """
+
+    kind: type[int] | type[float]
+    low: float = -sys.float_info.max
+    high: float = sys.float_info.max
+
+    def __call__(self, text: str) -> float:
+        """Parse the number; argparse.ArgumentTypeError, to which argparse adds the option's name, if it is no such."""
+        try:
+            value = self.kind(text)
+        except ValueError:
+            value = math.nan
+        if not self.low <= value <= self.high:
+            raise argparse.ArgumentTypeError(f"must be {self}, got {text!r}")
+        return value
+
+    def __str__(self) -> str:
+        name = "a whole number" if self.kind is int else "a number"
+        if self.low in (-sys.float_info.max, sys.float_info.min):
+            return name + (" above 0" if self.low > 0 else "")
+        return (
+            f"{name} of at least {self.low:g}"
+            if self.high >= sys.float_info.max
+            else f"{name} in {self.low:g} to {self.high:g}"
+        )
+
+
+COUNT, NATURAL = Number(int, 1), Number(int, 0)
+NUMBER, POSITIVE = Number(float), Number(float, sys.float_info.min)
+NOT_NEGATIVE, FRACTION = Number(float, 0.0), Number(float, 0.0, 1.0)
 
 
 class Concept(NamedTuple):
@@ -27,8 +68,8 @@ def names(text: str) -> tuple[str, ...]:
 def number_range(text: str) -> tuple[float, float]:
     """Parse "0.5,10", near and far in metres, to its two numbers."""
     try:
-        near, far = map(float, text.split(","))
-    except ValueError:
+        near, far = map(POSITIVE, text.split(","))
+    except (ValueError, argparse.ArgumentTypeError):
         raise argparse.ArgumentTypeError(f"{text!r}: give NEAR,FAR in metres, such as 0.5,10") from None
     return near, far
 
@@ -46,19 +87,19 @@ CONCEPTS = {
     "--band": Concept("IR band", str),
     "--bands": Concept("IR bands to use (default: all)", names, "A,B"),
     "--classes": Concept("own data: classes to use", names, "A,B"),
-    "--scenes": Concept("number of synthetic scenes", int, "N"),
-    "--score-scenes": Concept("score mAP50 on this number of synthetic scenes", int, "N"),
+    "--scenes": Concept("number of synthetic scenes", COUNT, "N"),
+    "--score-scenes": Concept("score mAP50 on this number of synthetic scenes", COUNT, "N"),
     "--time-of-day": Concept("time of day of the scenes", str),
-    "--limit": Concept("maximum number of pairs", int, "N"),
-    "--draw": Concept("number of frames to draw", int, "N"),
+    "--limit": Concept("maximum number of pairs", COUNT, "N"),
+    "--draw": Concept("number of frames to draw", NATURAL, "N"),
     "--maps": Concept("use depth and segmentation maps"),
     "--depth-range": Concept(
         "metres of depth maps that become white and black (default: 1,100, for streets; indoors 0.5,10)",
         number_range,
         "NEAR,FAR",
     ),
-    "--views": Concept("number of views of each item", int, "N"),
-    "--crop": Concept("side of square views, pixels", int, "N"),
+    "--views": Concept("number of views of each item", COUNT, "N"),
+    "--crop": Concept("side of square views, pixels", COUNT, "N"),
     # model
     "--model": Concept("model file", Path, "FILE"),
     "--start": Concept("model to start from", Path, "FILE"),
@@ -68,38 +109,38 @@ CONCEPTS = {
         "ViT variant: s, b, l, g, omnivorous_b; DINOv3: v3_s, v3_s+, v3_b, v3_l; tiny, test: for trials", str, "NAME"
     ),
     "--input-size": Concept("network input size, multiples of the patch size (14; DINOv3: 16)", None, "WxH"),
-    "--score-threshold": Concept("score threshold", float, "V"),
-    "--nms-iou": Concept("NMS IoU threshold", float, "V"),
-    "--max-detections": Concept("maximum number of detections per frame", int, "N"),
+    "--score-threshold": Concept("score threshold", FRACTION, "V"),
+    "--nms-iou": Concept("NMS IoU threshold", FRACTION, "V"),
+    "--max-detections": Concept("maximum number of detections per frame", COUNT, "N"),
     # training
     "--recipe": Concept("recipe", str, "NAME"),
-    "--epochs": Concept("number of epochs", int, "N"),
-    "--steps": Concept("number of optimiser steps", int, "N"),
-    "--batch": Concept("pairs per step", int, "N"),
-    "--lr": Concept("peak learning rate", float, "LR"),
-    "--ema": Concept("decay of the moving average of the weights; 0: none", float, "DECAY"),
-    "--grad-accum": Concept("gradient accumulation steps per batch", int, "N"),
+    "--epochs": Concept("number of epochs", COUNT, "N"),
+    "--steps": Concept("number of optimiser steps", COUNT, "N"),
+    "--batch": Concept("pairs per step", COUNT, "N"),
+    "--lr": Concept("peak learning rate", POSITIVE, "LR"),
+    "--ema": Concept("decay of the moving average of the weights; 0: none", FRACTION, "DECAY"),
+    "--grad-accum": Concept("gradient accumulation steps per batch", COUNT, "N"),
     "--amp": Concept("precision", str),
     "--activation-checkpointing": Concept("use less memory at the cost of another forward pass"),
-    "--checkpoint-every": Concept("steps between checkpoints", int, "STEPS"),
-    "--log-every": Concept("steps between log lines", int, "STEPS"),
+    "--checkpoint-every": Concept("steps between checkpoints", COUNT, "STEPS"),
+    "--log-every": Concept("steps between log lines", COUNT, "STEPS"),
     "--tensorboard": Concept("also log to TensorBoard"),
     # recordings
     "--rgb-topic": Concept("topic of the RGB camera", str, "T"),
     "--ir-topic": Concept("topic of the IR camera", str, "T"),
     "--clock": Concept("arrival time of a frame", str),
-    "--duration": Concept("duration of the recording [s]", float, "S"),
-    "--ir-time-offset-ms": Concept("IR stamp minus RGB stamp of the same moment", float, "MS"),
+    "--duration": Concept("duration of the recording [s]", POSITIVE, "S"),
+    "--ir-time-offset-ms": Concept("IR stamp minus RGB stamp of the same moment", NUMBER, "MS"),
     "--storage": Concept("format of a bag folder", str),
     "--compression": Concept("zstd compression of the bag", str),
     # output and machine
     "--out": Concept("output", Path),
     "--overwrite": Concept("replace what --out already holds"),
-    "--seed": Concept("seed", int, "SEED"),
+    "--seed": Concept("seed", NATURAL, "SEED"),
     "--device": Concept("device", str),
-    "--jobs": Concept("number of parallel jobs", int, "N"),
-    "--threads": Concept("number of CPU threads", int, "N"),
-    "--workers": Concept("number of data loading workers", int, "N"),
+    "--jobs": Concept("number of parallel jobs", COUNT, "N"),
+    "--threads": Concept("number of CPU threads", COUNT, "N"),
+    "--workers": Concept("number of data loading workers", NATURAL, "N"),
 }
 """Concepts that several commands share; an option of a single command is declared there."""
 

@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from spectradino_core.commands.shared_options import option, require_at_least
-from spectradino_core.options import TRAINING_DEVICES, refuse
+from spectradino_core.commands.shared_options import option
+from spectradino_core.options import COUNT, TRAINING_DEVICES, refuse
 
 
 def add(commands: Any) -> None:
@@ -27,7 +27,14 @@ def add(commands: Any) -> None:
     option(command, "--recipe", former="recipe", listed=_recipes, required=True)
     out = " folder; resumed if it exists, refused if another recipe or other data made it"
     option(command, "--out", out, required=True, metavar="DIR")
-    option(command, "--tables", "from 9 to 14 (default: all in the recipe)", type=int, nargs="+", metavar="N")
+    option(
+        command,
+        "--tables",
+        "from 9 to 14 (default: all in the recipe)",
+        type=COUNT,
+        nargs="+",
+        metavar="N",
+    )
     option(command, "--seed", " or seeds of fine-tuning (default: the recipe's)", former="--seeds", nargs="+")
     data = command.add_argument_group("data of the paper's recipes")
     option(data, "--data", ": where the published data set was extracted to", former="--root")
@@ -59,8 +66,6 @@ def _run(options: argparse.Namespace) -> int:
     from spectradino_core.ablation.work import Setup, run
 
     ablation = find_ablation(options.recipe)
-    require_at_least(options, "jobs threads")
-    require_at_least(options, "workers", 0)
     if ablation.scenes is not None:
         why = f"has no effect on recipe {ablation.name}, which renders its data"
         refuse(options, "data manifest data-root val-manifest", why)

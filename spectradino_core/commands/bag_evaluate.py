@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spectradino_core.commands.shared_options import add_clock, add_parameters, add_topics, option, settings_of
-from spectradino_core.options import names, refuse
+from spectradino_core.options import NOT_NEGATIVE, names, refuse
 from spectradino_core.text import log_line
 
 _EXAMPLES = """examples:
@@ -52,7 +52,7 @@ def add(commands: Any) -> None:
     text = "classes of the mask's values, in order"
     option(labels, "--label-mask-classes", text, former="--gt-mask-classes", type=names, default=(), metavar="A,B")
     text = "maximum difference of a label's stamp from its RGB frame's (default: %(default)s)"
-    option(labels, "--stamp-tolerance-ms", text, type=float, default=1.0, metavar="MS")
+    option(labels, "--stamp-tolerance-ms", text, type=NOT_NEGATIVE, default=1.0, metavar="MS")
     option(
         command, "--sweep", "scores under degradation: dropout (of either camera; dropout_rgb, dropout_ir), offset "
         "(IR stamps late, ms), shift (IR image too far right, px), ir_rate (IR frames per second that remain)",
@@ -63,7 +63,7 @@ def add(commands: Any) -> None:
     text = "run jobs as local processes, or on a Ray cluster (RAY_ADDRESS) that sees the same folders"
     option(command, "--executor", text, former="--engine", default="processes", choices=("processes", "ray"))
     option(command, "--overwrite", ": recompute finished results", former="--fresh")
-    option(command, "--draw", ", the worst of each bag (default: %(default)s)", former="--pictures", default=8)
+    option(command, "--draw", ", the worst of each bag; 0: none (default: %(default)s)", former="--pictures", default=8)
     option(command, "--save-masks", "write each mask as PNG below the output folder", action="store_true")
     add_parameters(command, without=("class_id_as",))
     command.set_defaults(run=_run)

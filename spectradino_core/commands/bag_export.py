@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spectradino_core.commands.shared_options import add_clock, add_parameters, add_topics, given, option, settings_of
-from spectradino_core.options import refuse
+from spectradino_core.options import FRACTION, NOT_NEGATIVE, refuse
 
 _EXAMPLES = """examples:
   spectradino bag export drive.mcap --model models/lwir_box.onnx --out to_label --every 2
@@ -40,9 +40,9 @@ def add(kinds: Any) -> None:
         default="time", choices=("time", "motion", "disagreement"),
     )  # fmt: skip
     every = "minimum time between two frames [s] (default: %(default)s)"
-    option(command, "--every", every, type=float, default=1.0, metavar="S")
+    option(command, "--every", every, type=NOT_NEGATIVE, default=1.0, metavar="S")
     change = "with --select motion: minimum fraction of the image that differs, 0 to 1 (default: 0.02)"
-    option(command, "--min-change", change, type=float, metavar="FRACTION")
+    option(command, "--min-change", change, type=FRACTION, metavar="FRACTION")
     option(command, "--limit", " or single images; by disagreement those that disagree most, else the first")
     option(command, "--register", "warp IR images to the RGB image's pixels by the registration", action="store_true")
     option(command, "--overwrite")

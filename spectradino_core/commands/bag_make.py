@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from spectradino_core.commands.shared_options import (
     parse_size,
     refuse_own_options,
 )
-from spectradino_core.options import refuse
+from spectradino_core.options import FRACTION, NOT_NEGATIVE, NUMBER, Number, refuse
 
+RATE = Number(float, 0.01, 1000.0)
+"""Rate of a camera that can be made [Hz]."""
 _EXAMPLES = """examples:
   spectradino bag make --out drive.mcap --duration 20 --ir-time-offset-ms 37 --ir-size 320x256
   spectradino bag make --out night --time-of-day night --dropout-ir-window 5:8 --jitter-ms 4
@@ -49,29 +52,36 @@ def add(kinds: Any) -> None:
 
     scenes = command.add_argument_group("scenes")
     option(scenes, "--time-of-day", " (default: the seed's)", choices=("day", "dusk", "night"))
-    option(scenes, "--misregistration-px", "by a seeded homography (default: 0)", type=float, metavar="PX")
+    option(scenes, "--misregistration-px", "by a seeded homography (default: 0)", type=NOT_NEGATIVE, metavar="PX")
     folder = command.add_argument_group("with --data")
     option(folder, "--split", " (default: val)")
     option(folder, "--limit")
     add_own_options(folder, ", also of scenes (default: by folder name, else lwir)", "--infrared")
 
     time = command.add_argument_group("time")
-    option(time, "--rgb-rate", "default: 30; folder: that of --ir-rate", type=float, metavar="HZ")
-    option(time, "--ir-rate", "default: 9; folder: that of --rgb-rate, else 9", type=float, metavar="HZ")
-    option(time, "--ir-phase-ms", "delay of the first IR frame", type=float, default=0.0, metavar="MS")
+    option(time, "--rgb-rate", "default: 30; folder: that of --ir-rate", type=RATE, metavar="HZ")
+    option(time, "--ir-rate", "default: 9; folder: that of --rgb-rate, else 9", type=RATE, metavar="HZ")
+    option(time, "--ir-phase-ms", "delay of the first IR frame", type=NUMBER, default=0.0, metavar="MS")
     option(time, "--ir-time-offset-ms", " (default: %(default)s)", default=0.0)
-    option(time, "--jitter-ms", "standard deviation of exposure times", type=float, default=0.0, metavar="MS")
-    option(time, "--latency-ms", "delay to the recorder (default: %(default)s)", type=float, default=5.0, metavar="MS")
-    option(time, "--ir-latency-ms", "--latency-ms of the IR camera", type=float, metavar="MS")
+    option(time, "--jitter-ms", "standard deviation of exposure times", type=NOT_NEGATIVE, default=0.0, metavar="MS")
+    option(
+        time,
+        "--latency-ms",
+        "delay to the recorder (default: %(default)s)",
+        type=NOT_NEGATIVE,
+        default=5.0,
+        metavar="MS",
+    )
+    option(time, "--ir-latency-ms", "--latency-ms of the IR camera", type=NOT_NEGATIVE, metavar="MS")
     ragged = "IR starts S seconds late, RGB ends S seconds early"
-    option(time, "--ragged", ragged, type=float, default=0.0, metavar="S")
+    option(time, "--ragged", ragged, type=NOT_NEGATIVE, default=0.0, metavar="S")
     for key, name in (("rgb", "RGB"), ("ir", "IR")):
         lost = f"fraction of lost {name} frames, 0 to 1"
-        option(time, f"--dropout-{key}", lost, type=float, default=0.0, metavar="FRACTION")
+        option(time, f"--dropout-{key}", lost, type=FRACTION, default=0.0, metavar="FRACTION")
         text = "seconds without frames; may be repeated"
         option(time, f"--dropout-{key}-window", text, type=_window, action="append", default=[], metavar="FROM:TO")
     space = command.add_argument_group("space")
-    option(space, "--ir-to-rgb", "homography from IR to RGB pixels, row by row", type=float, nargs=9, metavar="N")
+    option(space, "--ir-to-rgb", "homography from IR to RGB pixels, row by row", type=NUMBER, nargs=9, metavar="N")
     written = command.add_argument_group("output")
     for key, name in (("rgb", "RGB"), ("ir", "IR")):
         option(
@@ -172,7 +182,7 @@ def _source(options: argparse.Namespace, pairs_hz: float) -> tuple[Any, float]:
 
 def _window(text: str) -> tuple[float, float]:
     begin, _, end = text.partition(":")
-    try:
-        return float(begin), float(end)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"a window must be FROM:TO in seconds, such as 5:8, not {text!r}") from None
+    with suppress(ValueError):
+        if 0 <= float(begin) < float(end):
+            return float(begin), float(end)
+    raise argparse.ArgumentTypeError(f"a window must be FROM:TO in rising seconds, such as 5:8, not {text!r}")

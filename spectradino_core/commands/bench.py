@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spectradino_core.commands.shared_options import option, parse_size, require_at_least
-from spectradino_core.options import refuse
+from spectradino_core.commands.shared_options import option, parse_size
+from spectradino_core.options import COUNT, refuse
 
 GROUPS = ("backbone", "detector", "model", "train", "gpu")
 _OF_GROUP = {
@@ -49,7 +49,7 @@ def add(commands: Any) -> None:
         former="--sizes", form={"type": _height_first, "metavar": "HxW"},
     )  # fmt: skip
     option(command, "--cases", "backbone cases, named as in its table (default: all)", nargs="+")
-    option(command, "--rounds", "timed rounds (default: 7; quick: 2)", type=int)
+    option(command, "--rounds", "timed rounds (default: 7; quick: 2)", type=COUNT)
     option(command, "--batch", " of training (default: 4; quick: 2; gpu: 128)", former="--pairs")
     option(command, "--crop", " of training (default: the recipe's; quick: 70; gpu: 224)")
     option(command, "--model", " (.onnx; default: models/lwir_box.onnx, if it exists)")
@@ -69,7 +69,6 @@ def _run(options: argparse.Namespace) -> int:
     for group, words in _OF_GROUP.items():
         if not set(group.split()) & set(groups):
             refuse(options, words, f"has no effect on {', '.join(groups)}: it is for {group.replace(' ', ', ')}")
-    require_at_least(options, "rounds")
     if options.threads:
         torch.set_num_threads(options.threads)
     if "gpu" in groups:

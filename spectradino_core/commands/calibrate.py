@@ -12,10 +12,9 @@ from spectradino_core.commands.shared_options import (
     add_parameters,
     add_topics,
     option,
-    require_at_least,
     settings_of,
 )
-from spectradino_core.options import refuse
+from spectradino_core.options import POSITIVE, Number, refuse
 
 REGISTERED = 3
 """Exit status if the cameras are already registered and nothing is written."""
@@ -51,8 +50,15 @@ def add(commands: Any) -> None:
     time.add_argument("source", type=Path, metavar="BAG", help="rosbag2 folder, or a .mcap or .db3 file")
     _add_reading(time)
     window = "maximum absolute offset to search [ms] (default: %(default)g)"
-    option(time, "--window-ms", window, type=float, default=1000.0)
-    option(time, "--duration", " to read of a long bag (default: %(default)g)", former="--seconds", default=120.0)
+    option(time, "--window-ms", window, type=POSITIVE, default=1000.0)
+    option(
+        time,
+        "--duration",
+        " to read of a long bag (default: %(default)g)",
+        former="--seconds",
+        default=120.0,
+        type=Number(float, 8.0),
+    )
     option(
         time, "--pair-by", "times to compare: header stamps, recording times, or (auto) stamps unless the two cameras' "
         "stamps are not comparable, e.g. of a camera that counts from its start",
@@ -74,7 +80,7 @@ def add(commands: Any) -> None:
     option(registration, "--limit", ", spread over the recording (default: %(default)s)", former="--pairs", default=16)
     option(registration, "--ir-time-offset-ms", " (default: with --add the file's, else 0)", former="--time-offset-ms")
     text = "RGB pixels per IR pixel to search (default: 0.4 to 1.5 of the scale that covers the RGB image)"
-    option(registration, "--scale", text, type=float, nargs=2, metavar=("MIN", "MAX"))
+    option(registration, "--scale", text, type=POSITIVE, nargs=2, metavar=("MIN", "MAX"))
     text = "checkerboards before and after (default: next to --out)"
     option(registration, "--checkerboard", text, former="--picture", type=Path, metavar="PNG")
     _add_output(registration)
@@ -96,8 +102,6 @@ def _time(options: argparse.Namespace) -> int:
     from spectradino_core.bags.reader import BagReader
     from spectradino_core.calibration.estimation.recordings import is_by_arrival
 
-    if not options.duration >= 8:
-        raise ValueError(f"--duration must be at least 8, got {options.duration:g}")
     if options.out is None:
         refuse(options, "overwrite", "has no effect without --out")
     before = _before(options, "time_offset_ms")
@@ -162,9 +166,10 @@ def _registration(options: argparse.Namespace) -> int:
     from spectradino_core.calibration.estimation.homography import AlreadyRegisteredError, estimate_homography
     from spectradino_core.calibration.estimation.recordings import is_by_arrival, pairs_of_bag, pairs_of_folder
 
-    require_at_least(options, "limit")
-    if options.scale is not None and not 0 < options.scale[0] < options.scale[1]:
-        raise ValueError("--scale must be two numbers above 0, the smaller one first")
+    if options.scale is not None and not options.scale[0] < options.scale[1]:
+        raise ValueError(
+            f"--scale must be two numbers, the smaller one first, got {options.scale[0]:g} {options.scale[1]:g}"
+        )
     if options.out is None and options.checkerboard is None:
         refuse(options, "overwrite", "has no effect without --out or --checkerboard")
     is_folder = _is_folder_of_pairs(options.source)

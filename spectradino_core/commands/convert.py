@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from spectradino_core.commands.shared_options import option, require_at_least
-from spectradino_core.options import refuse, require_model, require_onnx_name
+from spectradino_core.commands.shared_options import option
+from spectradino_core.options import NOT_NEGATIVE, refuse, require_model, require_onnx_name
 
 if TYPE_CHECKING:
     from spectradino_core.export.convert import Score
@@ -34,7 +34,7 @@ def add(commands: Any) -> None:
     option(command, "--data", " with an index_val.json: also compare on its val split")
     option(command, "--score-scenes", " and refuse a loss", default=0)
     drop = "maximum loss with --score-scenes (default: 0.5)"
-    option(command, "--max-map-drop", drop, former="--most-lost", type=float, metavar="POINTS")
+    option(command, "--max-map-drop", drop, former="--most-lost", type=NOT_NEGATIVE, metavar="POINTS")
     command.set_defaults(run=_run)
 
 
@@ -44,7 +44,6 @@ def _run(options: argparse.Namespace) -> int:
     from spectradino_core.export.convert import convert
     from spectradino_core.runtime.onnx_engine import OnnxEngine
 
-    require_at_least(options, "scenes")
     if not options.score_scenes:
         refuse(options, "max-map-drop", "has no effect without --score-scenes")
     require_onnx_name(options.out)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from spectradino_core.commands.shared_options import add_own_options, open_own_of, option, published, require_at_least
-from spectradino_core.options import names, refuse
+from spectradino_core.commands.shared_options import add_own_options, open_own_of, option, published
+from spectradino_core.options import COUNT, Number, names, refuse
 from spectradino_core.text import log_line
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _add_check(kinds: Any) -> None:
     option(checked, "--split", " (may be repeated; default: all)", action="append")
     option(checked, "--limit", " read of each split, spread over it", former="--at-most")
     option(checked, "--out", " image of samples with their labels", metavar="PNG")
-    option(checked, "--draw", " in --out (default: 8)", former="--samples")
+    option(checked, "--draw", " in --out (default: 8)", former="--samples", type=COUNT)
     checked.set_defaults(run=_check)
 
 
@@ -89,7 +90,7 @@ def _add_make_manifest(kinds: Any) -> None:
     option(made, "--hold-out-sequences", text, type=names, default=(), metavar="A,B|N")
     option(made, "--limit", ", drawn at random")
     plane = "of layout 'ms2': IR images coincide with RGB at this distance [m]; inf: far away (default: 20)"
-    option(made, "--plane-distance", plane, type=float, metavar="M")
+    option(made, "--plane-distance", plane, type=Number(float, sys.float_info.min, math.inf), metavar="M")
     option(
         made, "--out", ": the manifest (default: manifest_SPLIT.jsonl or manifest.jsonl in --data); with --scenes: the "
         "folder to render into", metavar="PATH",
@@ -180,7 +181,6 @@ def _check(options: argparse.Namespace) -> int:
     else:
         raise ValueError("nothing to check: give --data DIR (own data) or --dataset NAME --data DIR")
     root = options.data
-    require_at_least(options, "limit draw")
     if options.out is None:
         refuse(options, "draw", "has no effect without --out")
     if root is None and one.needs_root:
@@ -249,8 +249,8 @@ def _make_manifest(options: argparse.Namespace) -> int:
         options.layout, options.out, options.data = None, options.out or options.data, None
     if options.scenes is not None:
         refuse(options, f"data layout {_OF_DATA}", "has no effect with --scenes")
-        if options.scenes < 1 or options.out is None:
-            raise ValueError("--scenes N, at least 1, needs the folder to render into: give --out DIR")
+        if options.out is None:
+            raise ValueError("--scenes N needs the folder to render into: give --out DIR")
         path = write_scenes(options.out, options.scenes, first=options.seed or 0)
         print(f"{path}: {options.scenes} scenes")
         return 0
@@ -258,7 +258,6 @@ def _make_manifest(options: argparse.Namespace) -> int:
     hold_out = int(held[0]) if len(held) == 1 and held[0].isdigit() else held
     if options.limit is None and not isinstance(hold_out, int):
         refuse(options, "seed", "has no effect without --scenes, --limit or a number of --hold-out-sequences")
-    require_at_least(options, "limit")
     if options.data is None:
         raise ValueError("nothing to list: give --data DIR, or --scenes N --out DIR")
     layout = options.layout or "folder"

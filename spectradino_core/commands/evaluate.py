@@ -16,7 +16,6 @@ from spectradino_core.commands.shared_options import (
     parse_size,
     published,
     refuse_own_options,
-    require_at_least,
 )
 from spectradino_core.options import TRAINING_DEVICES, names, refuse, require_model
 from spectradino_core.runtime.engine import DEVICES
@@ -59,7 +58,7 @@ def add(commands: Any) -> None:
     option(how, "--device", " (default: %(default)s)", default="auto", choices=DEVICES)
     option(how, "--workers", " (default: %(default)s)", default=0)
     option(command, "--out", " folder for result.json, result.md and report.html", metavar="DIR")
-    option(command, "--draw", ", the worst, with --out (default: 8)", former="--worst")
+    option(command, "--draw", ", the worst, with --out; 0: none (default: 8)", former="--worst")
     command.set_defaults(run=_run)
 
 
@@ -75,9 +74,6 @@ def _run(options: argparse.Namespace) -> int:
         raise ValueError(f"--slide runs in PyTorch, which has no device '{options.device}': give --device cpu or cuda")
     if options.out is None:
         refuse(options, "draw", "has no effect without --out")
-    if options.nms_iou is not None and not 0 <= options.nms_iou <= 1:
-        raise ValueError(f"--nms-iou must be in 0 to 1, got {options.nms_iou:g}")
-    require_at_least(options, "max-detections")
     if not options.scenes:
         refuse(options, "time-of-day", "has no effect without --scenes")
     files = [*options.model, *options.baseline]

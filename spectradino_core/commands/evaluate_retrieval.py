@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spectradino_core.commands.shared_options import option
-from spectradino_core.options import TRAINING_DEVICES, refuse
+from spectradino_core.options import COUNT, TRAINING_DEVICES, refuse
 
 NAME = "evaluate-retrieval"
 """Internal name of `evaluate retrieval`, since `evaluate` is a command of its own."""
@@ -34,7 +34,7 @@ def add(commands: Any) -> None:
     text = "also compare IR bands with each other"
     option(command, "--compare-bands", text, former="--infrared", action="store_true")
     text = "number of training scenes to fit linear probes on"
-    option(command, "--probe-scenes", text, former="--probes", type=int, default=0, metavar="N")
+    option(command, "--probe-scenes", text, former="--probes", type=COUNT, default=0, metavar="N")
     option(
         command, "--probe-manifest", "items with depth or segmentation maps to fit linear probes on, evaluated on "
         "those of --manifest; all their patch tokens are kept in memory", type=Path, metavar="FILE",

@@ -20,10 +20,9 @@ from spectradino_core.commands.shared_options import (
     parse_size,
     published,
     refuse_own_options,
-    require_at_least,
     without_none,
 )
-from spectradino_core.options import refuse
+from spectradino_core.options import COUNT, FRACTION, NOT_NEGATIVE, refuse
 
 if TYPE_CHECKING:
     from spectradino_core.datasets import Benchmark
@@ -57,7 +56,7 @@ def add(commands: Any) -> None:
         "scenes:2: folders in --data-root by name or prefix, and synthetic scenes", nargs="+", metavar="SET:WEIGHT",
     )  # fmt: skip
     option(data, "--workers", " (default: %(default)s)", default=1)
-    option(data, "--band-dropout", "probability of hiding a band (default: 0.15)", type=float, metavar="P")
+    option(data, "--band-dropout", "probability of hiding a band (default: 0.15)", type=FRACTION, metavar="P")
     option(data, "--no-augmentation", "use pairs without augmentation", action="store_true")
     model = command.add_argument_group("model, with --data or --dataset (default: that of --start)")
     tasks = ("detection", "segmentation", "both")
@@ -78,7 +77,7 @@ def add(commands: Any) -> None:
         model, "--strides", "strides of the pyramid: 3.5-28 (smallest objects, slowest), 7-28, or fast, i.e. 14-28 "
         "(default: 7-28); pixels of DINOv2, from whose patch they are scaled for DINOv3",
     )  # fmt: skip
-    option(model, "--upernet-width", "256 or 512, as the paper's peers (default: 256)", type=int)
+    option(model, "--upernet-width", "256 or 512, as the paper's peers (default: 256)", type=COUNT)
     option(model, "--input-size", "; default", listed=_settings("input_size"))
     recipe = command.add_argument_group(
         "overrides of the recipe", "Defaults are those of data sets; a --recipe has its own."
@@ -90,8 +89,18 @@ def add(commands: Any) -> None:
     option(recipe, "--lr", heads, former="--rate", listed=_rates("head"))
     for group, parts in (("adapters", "adapters, stems and modality embedding"), ("blocks", "the backbone's blocks")):
         text = f"learning rate of {parts}; default"
-        option(recipe, f"--lr-{group}", text, former=f"--rate-{group}", listed=_rates(group), type=float, metavar="LR")
-    option(recipe, "--layer-decay", "learning rate ratio of adjacent blocks (default: 1)", type=float, metavar="FACTOR")
+        option(
+            recipe,
+            f"--lr-{group}",
+            text,
+            former=f"--rate-{group}",
+            listed=_rates(group),
+            type=NOT_NEGATIVE,
+            metavar="LR",
+        )
+    option(
+        recipe, "--layer-decay", "learning rate ratio of adjacent blocks (default: 1)", type=FRACTION, metavar="FACTOR"
+    )
     option(recipe, "--ema", " (default: 0.999)")
     option(recipe, "--seed", " of weights and samples (default: 0)")
     run = command.add_argument_group("run")
@@ -110,7 +119,6 @@ def _run(options: argparse.Namespace) -> int:
     from spectradino_core.training.modes import refuse_random_blocks
     from spectradino_core.training.recipes import RECIPES
 
-    require_at_least(options, "epochs steps batch grad-accum checkpoint-every log-every upernet-width")
     own = _own(options)
     if options.recipe is not None:
         refuse(options, _OF_MODEL, f"is for --dataset and --data: the recipe '{options.recipe}' has its own model")

@@ -14,10 +14,9 @@ from spectradino_core.commands.shared_options import (
     given,
     is_main_process,
     option,
-    require_at_least,
     without_none,
 )
-from spectradino_core.options import refuse
+from spectradino_core.options import CONCEPTS, COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, refuse
 
 if TYPE_CHECKING:
     from spectradino_core.data.sources import ImageSource
@@ -50,9 +49,9 @@ def add(commands: Any) -> None:
     option(data, "--scenes", ", with all --bands", default=0)
     option(data, "--bands")
     option(data, "--val-manifest", former="--val", nargs="+")
-    option(data, "--val-scenes", "number of held-out synthetic scenes", type=int, metavar="N")
+    option(data, "--val-scenes", "number of held-out synthetic scenes", type=COUNT, metavar="N")
     option(data, "--views", ", fixed (default: fresh ones)", default=0)
-    option(data, "--max-damaged", "maximum unreadable fraction (%(default)s)", type=float, default=0.01)
+    option(data, "--max-damaged", "maximum unreadable fraction (%(default)s)", type=FRACTION, default=0.01)
     option(data, "--workers", " (default: %(default)s)", default=2)
     model = command.add_argument_group("model")
     teacher = " (file or Hugging Face folder), or a model of this project (default: random, for trials)"
@@ -63,28 +62,30 @@ def add(commands: Any) -> None:
     recipe = command.add_argument_group(
         "overrides of the recipe", "Defaults by variant, with / between Stages I, II and III where they differ."
     )
-    option(recipe, "--epochs", " of each stage; default", listed=_recipes("epochs"), **_by_stage(int))
+    option(recipe, "--epochs", " of each stage; default", listed=_recipes("epochs"), **_by_stage(COUNT))
     option(recipe, "--steps", " of each stage (default: that of the epochs; omnivorous: 20000)")
-    option(recipe, "--batch", ", over all processes; default", listed=_recipes("batch"), **_by_stage(int))
+    option(recipe, "--batch", ", over all processes; default", listed=_recipes("batch"), **_by_stage(COUNT))
     lr = "; of single stages: 1:2e-4,3:4e-5; default"
-    option(recipe, "--lr", lr, listed=_recipes("rate"), former="--rate", **_by_stage(float))
+    option(recipe, "--lr", lr, listed=_recipes("rate"), former="--rate", **_by_stage(POSITIVE))
     option(recipe, "--crop", "; default", listed=_recipes("crop"))
-    option(recipe, "--clip", "maximum gradient norm; 0: none; default", listed=_recipes("clip"), **_by_stage(float))
-    option(recipe, "--ema", "; default", listed=_recipes("ema"), **_by_stage(float))
+    option(
+        recipe, "--clip", "maximum gradient norm; 0: none; default", listed=_recipes("clip"), **_by_stage(NOT_NEGATIVE)
+    )
+    option(recipe, "--ema", "; default", listed=_recipes("ema"), **_by_stage(CONCEPTS["--ema"].type))
     text = "learn the temperature of the contrastive loss over all stages; it starts at, or else is fixed at"
     option(recipe, "--learn-temperature", text, listed=_recipes("temperature"), action="store_const", const=True)
     ours = command.add_argument_group("beyond the paper")
     option(ours, "--adaptive", "sample bands with a high loss more often", action="store_true")
     alignment = "align IR bands with each other (default: 0)"
-    option(ours, "--infrared-alignment", alignment, type=float, metavar="WEIGHT")
+    option(ours, "--infrared-alignment", alignment, type=NOT_NEGATIVE, metavar="WEIGHT")
     distillation = "keep the teacher's RGB features, by distilling them too (default: 0)"
-    option(ours, "--rgb-distillation", distillation, type=float, metavar="WEIGHT")
+    option(ours, "--rgb-distillation", distillation, type=NOT_NEGATIVE, metavar="WEIGHT")
     _add_omnivorous(command.add_argument_group("--system omnivorous"))
     run = command.add_argument_group("machine")
     option(run, "--strategy", "default: ddp; fsdp for variant g on several GPUs", choices=("ddp", "fsdp"))
     add_run_options(run, amp="bf16", checkpoint_every="an epoch; omnivorous: 500")
     option(run, "--cache-teacher", "run the teacher once per view (needs --views)", action="store_true")
-    option(run, "--keep", "checkpoints to keep (default: 2)", type=int, metavar="K")
+    option(run, "--keep", "checkpoints to keep (default: 2)", type=COUNT, metavar="K")
     option(run, "--seed", " (default: %(default)s)", default=0)
     text = "resume although these options (without dashes) differ from the run's; recorded in recipe.json"
     option(run, "--override", text, nargs="+", default=[], metavar="OPTION")
@@ -96,10 +97,10 @@ def _add_omnivorous(group: Any) -> None:
         group, "--base", "plain (default): every band is an RGB image; both: on top of SpectraDINO's stems and "
         "adapters (--start)", choices=("plain", "both"),
     )  # fmt: skip
-    option(group, "--anchor", "weight of teacher anchoring (default: 10)", type=float, metavar="WEIGHT")
+    option(group, "--anchor", "weight of teacher anchoring (default: 10)", type=NOT_NEGATIVE, metavar="WEIGHT")
     alpha = "maximum fraction of RGB blended into maps and IR images, 0 to 1 (default: 0.5)"
-    option(group, "--alpha-max", alpha, type=float, metavar="V")
-    option(group, "--tokens", "patch tokens sampled per image (default: 64)", type=int, metavar="N")
+    option(group, "--alpha-max", alpha, type=FRACTION, metavar="V")
+    option(group, "--tokens", "patch tokens sampled per image (default: 64)", type=COUNT, metavar="N")
     option(group, "--no-dense", "align and anchor CLS only, not patch tokens", action="store_true")
     text = "keep maps (and IR images, unless --base both) grey instead of colouring them by the RGB image"
     option(group, "--no-palette", text, action="store_true")
@@ -120,8 +121,10 @@ def _recipes(field: str) -> Callable[[], Sequence[str]]:
     return listed
 
 
-def _by_stage(kind: Callable[[str], Any]) -> dict[str, Any]:
+def _by_stage(kind: Any) -> dict[str, Any]:
     """Return the form of an option with one value ("2e-4") or values of single stages ("1:2e-4,3:4e-5")."""
+
+    either = "give one value, or values of stages such as 1:VALUE,3:VALUE"
 
     def parse(text: str) -> Any:
         try:
@@ -129,13 +132,15 @@ def _by_stage(kind: Callable[[str], Any]) -> dict[str, Any]:
                 return kind(text)
             parts = [part.split(":") for part in text.split(",")]
             values = {int(stage): kind(value) for stage, value in parts}
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(f"{error}; {either}") from None
         except ValueError:
             values = {}
         if not values or len(values) < len(parts) or not set(values) <= {1, 2, 3}:
-            raise argparse.ArgumentTypeError(f"{text!r}: give one value, or values of stages such as 1:VALUE,3:VALUE")
+            raise argparse.ArgumentTypeError(f"{text!r}: {either}")
         return values
 
-    return {"type": parse, "metavar": "N" if kind is int else "X"}
+    return {"type": parse, "metavar": "N" if kind is COUNT else "X"}
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -163,7 +168,6 @@ def _stages(options: argparse.Namespace) -> Path:
     refuse(options, _OF_OMNIVOROUS, "is for --system omnivorous")
     if options.maps is False:
         raise ValueError("--no-maps is for --system omnivorous")
-    require_at_least(options, "epochs steps batch crop grad-accum checkpoint-every")
     if options.rgb_distillation:
         refuse(options, "cache-teacher", "caches CLS alone: --rgb-distillation needs patch tokens")
     stages = parse_stages(options.stages or "1,2,3")

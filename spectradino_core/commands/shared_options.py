@@ -76,15 +76,6 @@ def option(
     return action
 
 
-def require_at_least(options: argparse.Namespace, words: str, minimum: int = 1) -> None:
-    """Raise ValueError if a given option, of names without dashes such as "jobs limit", is below the minimum."""
-    for word in words.split():
-        value = getattr(options, word.replace("-", "_"))
-        for one in value.values() if isinstance(value, dict) else [value]:
-            if one is not None and one < minimum:
-                raise ValueError(f"--{word} must be at least {minimum}, got {one:g}")
-
-
 def without_none(**values: Any) -> dict[str, Any]:
     """Return the keyword arguments that are not None."""
     return {name: value for name, value in values.items() if value is not None}

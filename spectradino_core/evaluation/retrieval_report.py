@@ -181,8 +181,6 @@ def neighbours_table(scores: Mapping[str, Mapping[str, float]]) -> str:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command, whose options are declared in `commands/evaluate_retrieval.py`."""
-    if options.views < 1:
-        raise ValueError(f"--views {options.views}: give at least 1")
     sets: dict[str, ImageSource] = {
         path.stem: ManifestSource(path, options.data_root) for path in options.manifest or ()
     }

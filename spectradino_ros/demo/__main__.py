@@ -32,7 +32,7 @@ from spectradino_core.data.paired_folder import PairedFolder, PairedFolderError
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.evaluation.detection import SCORE_FLOOR
 from spectradino_core.evaluation.scorer import Scorer
-from spectradino_core.options import add_former, add_option
+from spectradino_core.options import Number, add_former, add_option
 from spectradino_core.runtime.bundle import BundleError, ModelInfo
 from spectradino_core.runtime.engine import DEVICES, EngineError
 from spectradino_core.runtime.engines import open_engine
@@ -78,10 +78,14 @@ def _parse(args: Sequence[str] | None) -> argparse.Namespace:
     add_option(parser, "--split", " (default: val)")
     limit = add_option(parser, "--limit", f" (default: all of --data, or {_SCENES} scenes)")
     add_former(parser, limit, "--pairs")
-    parser.add_argument("--rate", type=float, help="pairs per second (default: adapted to the node)")
+    parser.add_argument(
+        "--rate", type=Number(float, 0.01, 1000), help="pairs per second (default: adapted to the node)"
+    )
     add_option(parser, "--model", " (.onnx; default: the bundled model)", type=str, default="")
     add_option(parser, "--device", " (default: %(default)s)", default="auto", choices=DEVICES)
-    parser.add_argument("--domain", type=int, help="ROS_DOMAIN_ID of the demo (default: from the process id)")
+    parser.add_argument(
+        "--domain", type=Number(int, 0, 232), help="ROS_DOMAIN_ID of the demo (default: from the process id)"
+    )
     parser.add_argument("--keep-pairs", action="store_true", help="keep the synthetic pairs, in OUT/pairs")
     given = parser.parse_args(args)
     if given.data is None and given.split is not None:
@@ -89,12 +93,6 @@ def _parse(args: Sequence[str] | None) -> argparse.Namespace:
     if given.data is not None and given.keep_pairs:
         parser.error("--keep-pairs has no effect with --data")
     given.split = given.split or "val"
-    if given.limit is not None and given.limit < 1:
-        parser.error("--limit must be at least 1")
-    if given.rate is not None and not 0.01 <= given.rate <= 1000:
-        parser.error("--rate must be in 0.01 to 1000 pairs per second")
-    if given.domain is not None and not 0 <= given.domain <= 232:
-        parser.error("--domain must be in 0 to 232")
     if given.domain is None:
         given.domain = 30 + os.getpid() % 70  # not the default 0, in which a robot may be running
     return given

@@ -252,7 +252,6 @@ def test_plot_is_drawn(tmp_path):
         (["backbone", "--batch", "4"], "--batch has no effect on backbone: it is for train, gpu"),
         (["backbone", "--cases", "torch fp8"], "no such case"),
         (["model", "--model", "none.onnx"], "none.onnx does not exist"),
-        (["backbone", "--rounds", "0"], "at least 1"),
     ],
 )
 def test_invalid_arguments_are_rejected(words, complaint, capsys):
