@@ -266,6 +266,14 @@ def child_path(root: AnyPath, text: str) -> AnyPath:
     return root / path
 
 
+def no_folder(path: Path) -> str:
+    """Return why a path is no folder to read from; "" if it is one."""
+    if path.is_dir():
+        return ""
+    fault = "a file, not a folder; give a folder" if path.exists() else "no such folder"
+    return f"{printable(str(path))}: {fault}"
+
+
 def listing(folder: Path) -> str:
     """Return the first names in a folder, for messages."""
     names = sorted(entry.name for entry in folder.iterdir())

@@ -117,7 +117,10 @@ class Storage:
         files = _data_files(path)
         if path.is_dir() and not (path / "metadata.yaml").is_file():
             if not files:
-                raise BagError(f"{path}: not a rosbag2 folder: it has neither metadata.yaml nor .mcap or .db3 files")
+                raise BagError(
+                    f"{path}: not a rosbag2 folder: it has neither metadata.yaml nor .mcap or .db3 files; give a "
+                    "recording"
+                )
             self.damage.append(
                 f"{path} has no metadata.yaml, as after an interrupted recording: create it with 'ros2 bag reindex'"
             )
@@ -346,7 +349,7 @@ def _hint(path: Path) -> str:
         return ". Give the folder that contains it"
     if path.suffix in (".zstd", ".zst", ".gz", ".xz", ".bz2", ".zip", ".tar"):
         return ". Decompress it first"
-    return ""
+    return "; give a recording"
 
 
 def _short(error: BaseException) -> str:

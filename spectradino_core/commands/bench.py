@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spectradino_core.commands.shared_options import option, parse_size
-from spectradino_core.options import COUNT, refuse
+from spectradino_core.options import COUNT, refuse, require_model
 
 GROUPS = ("backbone", "detector", "model", "train", "gpu")
 _OF_GROUP = {
@@ -122,11 +122,10 @@ def _model(options: argparse.Namespace, work: Path) -> None:
     from spectradino_core.runtime.onnx_engine import OnnxEngine
 
     model = options.model or Path("models/lwir_box.onnx")
-    if not model.is_file():
-        if options.model is None and not options.groups:
-            print(f"model: skipped, {model} does not exist; give another with --model")
-            return
-        raise FileNotFoundError(f"model file {model} does not exist: give one with --model")
+    if not model.is_file() and options.model is None and not options.groups:
+        print(f"model: skipped, {model} does not exist; give another with --model")
+        return
+    require_model(model)
     score = None
     if options.score_scenes:
         score = held_out_score(options.score_scenes, OnnxEngine(model, device="cpu").info.infrared)

@@ -9,6 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from spectradino_core.commands.shared_options import add_own_options, open_own_of, option, published
+from spectradino_core.files import no_folder
 from spectradino_core.options import COUNT, Number, names, refuse
 from spectradino_core.text import log_line
 
@@ -109,8 +110,8 @@ def _add_make_manifest(kinds: Any) -> None:
 def _list(options: argparse.Namespace) -> int:
     from spectradino_core.datasets import BENCHMARKS, find_benchmark
 
-    if options.data_root is not None and not options.data_root.is_dir():
-        raise ValueError(f"{options.data_root}: no such folder")
+    if options.data_root is not None and (fault := no_folder(options.data_root)):
+        raise ValueError(fault)
     if options.dataset is not None:
         one = find_benchmark(options.dataset)
         print(_described(one))

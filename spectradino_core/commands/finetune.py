@@ -22,7 +22,7 @@ from spectradino_core.commands.shared_options import (
     refuse_own_options,
     without_none,
 )
-from spectradino_core.options import COUNT, FRACTION, NOT_NEGATIVE, refuse
+from spectradino_core.options import COUNT, FRACTION, NOT_NEGATIVE, Number, refuse
 
 if TYPE_CHECKING:
     from spectradino_core.datasets import Benchmark
@@ -56,7 +56,13 @@ def add(commands: Any) -> None:
         "scenes:2: folders in --data-root by name or prefix, and synthetic scenes", nargs="+", metavar="SET:WEIGHT",
     )  # fmt: skip
     option(data, "--workers", " (default: %(default)s)", default=1)
-    option(data, "--band-dropout", "probability of hiding a band (default: 0.15)", type=FRACTION, metavar="P")
+    option(
+        data,
+        "--band-dropout",
+        "probability of hiding a band (default: 0.15)",
+        type=Number(float, 0.0, 0.5),
+        metavar="P",
+    )
     option(data, "--no-augmentation", "use pairs without augmentation", action="store_true")
     model = command.add_argument_group("model, with --data or --dataset (default: that of --start)")
     tasks = ("detection", "segmentation", "both")

@@ -30,7 +30,7 @@ from spectradino_core.data.labels.files import ImageNames, inside, read_json
 from spectradino_core.data.labels.masks import read_mask
 from spectradino_core.data.labels.objects import LOSSES
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.files import errors_as
+from spectradino_core.files import errors_as, no_folder
 
 log = logging.getLogger(__name__)
 
@@ -214,8 +214,8 @@ class PairedFolder(Sequence[PairedItem]):
 
     def _open_index(self) -> dict[str, Any]:
         path = self._index
-        if not self.root.is_dir():
-            raise PairedFolderError(f"{self.root}: no such folder (looked for {path.name} in it)")
+        if fault := no_folder(self.root):
+            raise PairedFolderError(f"{fault} (looked for {path.name} in it)")
         if not os.path.lexists(path):
             indices = sorted(p.name for p in self.root.glob("index_*.json"))
             below = sorted(p.parent.name for p in self.root.glob(f"*/{path.name}"))

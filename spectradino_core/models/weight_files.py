@@ -131,9 +131,6 @@ def folder_config(folder: Path) -> dict[str, Any]:
 
 
 def _checked(path: str | os.PathLike[str]) -> Path:
-    path = Path(path)
-    if not os.path.lexists(path) or path.is_dir():
-        raise CheckpointError(f"there is no file {printable(str(path))}")
     with errors_as(CheckpointError):
         return check_file(path, "checkpoint")
 

@@ -14,6 +14,7 @@ from spectradino_core.data.augment import Augmentation, shrink
 from spectradino_core.data.mixture import Mixture, Source
 from spectradino_core.data.scene_sets import ScenePairs
 from spectradino_core.evaluation.sets import FolderSet
+from spectradino_core.files import no_folder
 from spectradino_core.modality import Modality
 from spectradino_core.models.perception import Architecture
 from spectradino_core.runtime.bundle import ModelInfo
@@ -166,6 +167,8 @@ class FinetuneRecipe:
         """Return each source's fraction of the samples by name; without `data` all are scenes."""
         if data is None:
             return {SCENES: 1.0}
+        if fault := no_folder(data):
+            raise ValueError(fault)
         if self.mix:
             weights = {name if name == SCENES else _folder(data, name): weight for name, weight in self.mix}
             if len(weights) < len(self.mix):
@@ -179,13 +182,15 @@ def _folder(data: Path, name: str) -> str:
     """Return the folder under `data` called `name`, or else the only one whose name begins with it."""
     if (data / name).is_dir():
         return name
-    there = sorted(path.name for path in data.iterdir() if path.is_dir()) if data.is_dir() else []
+    there = sorted(path.name for path in data.iterdir() if path.is_dir())
+    if not there:
+        raise ValueError(f"{data} holds no folders, so not {name!r} either: give the folder that holds the data sets")
     found = [folder for folder in there if folder.startswith(name)]
     if len(found) == 1:
         return found[0]
     raise ValueError(
         f"{data} holds {'several folders' if found else 'no folder'} whose name begins with {name!r}: choose one of "
-        f"{', '.join(found or there) or 'none'}"
+        f"{', '.join(found or there)}"
     )
 
 

@@ -123,6 +123,48 @@ def test_wrong_usage_exits_2(capsys):
     assert "--recipe" in capsys.readouterr().err
 
 
+FOLDER, FILE = "folder is a folder, not a regular file", "notes.txt: a file, not a folder"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("export --model folder --out a.onnx", FOLDER),
+        ("export --model models/lwir_box.safetensors --out a.onnx --data notes.txt", FILE),
+        ("convert --model folder --out a.onnx --precision fp16", FOLDER),
+        ("info --model folder", FOLDER),
+        ("evaluate --model folder --scenes 1", FOLDER),
+        ("evaluate --model models/lwir_box.onnx --data notes.txt", FILE),
+        ("evaluate --model models/lwir_box.onnx --dataset flir --data notes.txt", FILE),
+        ("evaluate retrieval --model models/lwir_box.safetensors --manifest folder", FOLDER),
+        ("finetune --data notes.txt", FILE),
+        ("finetune --data folder --start folder", FOLDER),
+        ("finetune --recipe box_nir --data-root notes.txt", FILE),
+        ("finetune --recipe box_nir --data-root nowhere", "nowhere: no such folder"),
+        ("finetune --recipe box_nir --data-root folder", "folder holds no folders"),
+        ("pretrain --variant test --scenes 4 --teacher folder", "folder is not a Hugging Face model folder"),
+        ("pretrain --variant test --manifest folder", FOLDER),
+        ("data check --data notes.txt", FILE),
+        ("data list --data-root notes.txt", FILE),
+        ("data make-manifest --data notes.txt", FILE),
+        ("bag info folder", "folder: not a rosbag2 folder"),
+        ("bag info notes.txt", "notes.txt: not a rosbag2 folder"),
+        ("bag info folder --params-file folder", FOLDER),
+        ("bag make --data notes.txt --out a.mcap", FILE),
+        ("bag evaluate folder --model folder", FOLDER),
+        ("calibrate time folder --out folder --add", FOLDER),
+        ("bench model --model folder", FOLDER),
+    ],
+)
+def test_path_of_the_wrong_kind_is_not_reported_as_missing(tmp_path, capsys, monkeypatch, words, message, repository):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").symlink_to(repository / "models")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "notes.txt").write_text("mine")
+    assert main(words.split()) == 1
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [["export"], ["convert", "--precision", "int8"]], ids=["export", "convert"])
 def test_a_model_is_written_over_no_other_kind_of_file(tmp_path, capsys, words):
     notes = tmp_path / "notes.md"

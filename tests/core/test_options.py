@@ -173,6 +173,7 @@ def test_numbers_have_a_range() -> None:
         ("data make-manifest --data d --plane-distance 0", "--plane-distance: must be a number above 0, got '0'"),
         ("pretrain --variant s --batch 1:8,2:0", "--batch: must be a whole number of at least 1, got '0'"),
         ("pretrain --variant s --lr nan", "--lr: must be a number above 0, got 'nan'"),
+        ("finetune --band-dropout 0.7", "--band-dropout: must be a number in 0 to 0.5, got '0.7'"),
         ("finetune --recipe box --workers -1", "--workers: must be a whole number of at least 0, got '-1'"),
     ],
 )

@@ -18,6 +18,7 @@ from spectradino_core.data.images import IMAGE_ENDINGS, in_colour
 from spectradino_core.data.labels import LabelError
 from spectradino_core.data.labels.files import plain_stem, read_text
 from spectradino_core.datasets.files import evenly_spread
+from spectradino_core.files import no_folder
 from spectradino_core.modality import Modality
 
 RGB, INFRARED = "rgb", "infrared"
@@ -93,8 +94,8 @@ def scan(root: Path, rgb: str | None = None, infrared: str | None = None) -> Sca
     Raises:
         LabelError: no such folder, it holds no images, or the camera of some images is ambiguous.
     """
-    if not root.is_dir():
-        raise LabelError(f"{root}: no such folder")
+    if fault := no_folder(root):
+        raise LabelError(fault)
     found, masks = Scan(), 0
     bands: set[Modality] = set()
     for path, parts in _walk(root):

@@ -250,8 +250,8 @@ def truncated(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: None, "there is no file"),
-        (lambda path: path.mkdir(), "there is no file|is not a Hugging Face model folder"),
+        (lambda path: None, "does not exist: check the path"),
+        (lambda path: path.mkdir(), "is a folder, not a regular file|is not a Hugging Face model folder"),
         (lambda path: path.write_bytes(b""), "truncated"),
         (lambda path: path.write_bytes(b"\x89PNG not weights" * 99), "truncated"),
         (truncated, "truncated"),

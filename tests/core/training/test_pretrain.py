@@ -181,7 +181,7 @@ def test_overrides_of_single_stages(monkeypatch, tmp_path, capsys):
         ),
         (["--variant", "test", "--scenes", "8", "--batch", "4", "--cache-teacher"], "drawn anew"),
         (["--variant", "test", "--scenes", "8", "--batch", "4", "--strategy", "fsdp"], "torchrun"),
-        (["--variant", "test", "--scenes", "8", "--teacher", "none.pth"], "there is no file none.pth"),
+        (["--variant", "test", "--scenes", "8", "--teacher", "none.pth"], "none.pth does not exist: check the path"),
     ],
 )
 def test_wrong_usage_is_reported(tmp_path, monkeypatch, capsys, arguments, message):

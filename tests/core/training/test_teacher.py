@@ -74,7 +74,7 @@ def test_a_teacher_of_another_variant_is_refused(tmp_path, teacher):
         CheckpointError, match=r"t\.safetensors holds a ViT-Test/14 of 2 blocks; --variant asks for 's'"
     ):
         load_teacher(tmp_path / "t.safetensors", "s")
-    with pytest.raises(CheckpointError, match="there is no file"):
+    with pytest.raises(CheckpointError, match="does not exist: check the path"):
         load_teacher(tmp_path / "none.pth", "s")
 
 
