@@ -64,7 +64,7 @@ class ManagedNode(LifecycleNode):
     def guard_services(self) -> None:
         """Wrap the callbacks of all services that the node has at this moment."""
         self._requests = Notices(self.get_logger(), _PERIOD_S)
-        self._originals: dict[str, Callback] = {}
+        self._originals: dict[type, Callback] = {}
         wrappers: dict[type, Callable[[Callback], Callback]] = {  # by type: a service may be remapped
             ChangeState: self._allowed_only,
             SetParameters: _one_by_one,
@@ -72,12 +72,13 @@ class ManagedNode(LifecycleNode):
         }
         for service in self.services:
             name, inner = service.srv_name.rpartition("/")[2], service.callback
-            self._originals[name] = inner
-            if service.srv_type in wrappers:
-                inner = wrappers[service.srv_type](inner)
-            elif name == "get_type_description":
+            kind: Any = service.srv_type
+            self._originals.setdefault(kind, inner)  # the transition graph's type has its service later
+            if kind in wrappers:
+                inner = wrappers[kind](inner)
+            elif kind.__name__ == "GetTypeDescription":  # Humble has no such type to import
                 inner = _printable_only(inner)
-            service.callback = self._guarded_service(name, inner, service.srv_type)
+            service.callback = self._guarded_service(name, inner, kind)
 
     def _transition(
         self,
@@ -119,14 +120,14 @@ class ManagedNode(LifecycleNode):
     @property
     def state(self) -> str:
         """Label of the current lifecycle state, e.g. "inactive"."""
-        response = self._originals["get_state"](GetState.Request(), GetState.Response())
+        response = self._originals[GetState](GetState.Request(), GetState.Response())
         return str(response.current_state.label)
 
     @property
     def transitions(self) -> dict[str, int]:
         """Transitions allowed in the current state: ids by label."""
         kind = GetAvailableTransitions
-        response = self._originals["get_available_transitions"](kind.Request(), kind.Response())
+        response = self._originals[kind](kind.Request(), kind.Response())
         return {item.transition.label: item.transition.id for item in response.available_transitions}
 
     @property

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetAvailableTransitions, GetState
 from rcl_interfaces.msg import Parameter
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParametersAtomically
 from sensor_msgs.msg import Image
+from type_description_interfaces.srv import GetTypeDescription
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from spectradino_core.streams.settings import specs
@@ -54,6 +56,28 @@ def manager(lasting, peer):
     before = [Parameter(name=name, value=value) for name, value in zip(names.names, values, strict=True)]
     request = SetParametersAtomically.Request(parameters=before)
     assert peer.call(SetParametersAtomically, f"{lasting.name}/set_parameters_atomically", request).result.successful
+
+
+def test_remapped_services_are_guarded_too(peer, blob_model):
+    services = "change_state get_state get_available_states get_available_transitions get_transition_graph"
+    services += " set_parameters set_parameters_atomically get_type_description"
+    remapped = [word for name in services.split() for word in ("-r", f"~/{name}:=/moved/{name}_of_mine")]
+    with running("-r", "__ns:=/remapped", *remapped, model=blob_model, device="cpu", threads=1) as node:
+        request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
+        assert not peer.call(ChangeState, "/moved/change_state_of_mine", request).success
+        node.wait_for_line("refused the transition 'configure'")
+        state = peer.call(GetState, "/moved/get_state_of_mine", GetState.Request())
+        assert state.current_state.label == "active"
+        kind = GetAvailableTransitions
+        allowed = peer.call(kind, "/moved/get_available_transitions_of_mine", kind.Request()).available_transitions
+        graph = peer.call(kind, "/moved/get_transition_graph_of_mine", kind.Request()).available_transitions
+        assert {item.transition.label for item in allowed} == {"deactivate", "shutdown"}
+        assert len(graph) > len(allowed)
+        ask = GetTypeDescription.Request(type_name="forged\nline")
+        answer = peer.call(GetTypeDescription, "/moved/get_type_description_of_mine", ask)
+        assert "control characters" in answer.failure_reason
+        assert node.stop() == 0, node.log
+        assert "Traceback" not in node.log
 
 
 def test_the_whole_life(mortal, peer):
