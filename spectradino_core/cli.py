@@ -24,7 +24,8 @@ from spectradino_core.commands import (
     finetune,
     pretrain,
 )
-from spectradino_core.options import Parser, add_former, add_option, require_model, require_onnx_name
+from spectradino_core.files import check_folder
+from spectradino_core.options import Parser, add_former, add_option, claim_file, require_model
 from spectradino_core.text import PrintableFormatter, PrintableStream, has_lost_reader, log_line, with_stdout
 
 
@@ -49,6 +50,8 @@ def _run(words: list[str]) -> int:
         handler.setFormatter(PrintableFormatter("%(levelname)s %(message)s"))
     logging.getLogger("spectradino_core").setLevel(options.log_level.upper())
     try:
+        if getattr(options, "out", None) is not None:
+            check_folder(options.out.parent)  # fail now, not after the work
         with nullcontext() if sys.stdout is None else redirect_stdout(PrintableStream(sys.stdout)):
             status: int = options.run(options)
             return status
@@ -98,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     out = add_option(command, "--out", ": model file (.onnx)", required=True, metavar="FILE")
     add_former(command, model, "checkpoint")
     add_former(command, out, "model")
+    add_option(command, "--overwrite")
     command.add_argument("--name", help="model name to store (default: the recipe's)")
     add_option(command, "--score-threshold", " to store (default: the recipe's)")
     add_option(command, "--nms-iou", " to store (default: the recipe's)")
@@ -131,15 +135,19 @@ def _export(options: argparse.Namespace) -> int:
     from spectradino_core.models.perception_checkpoint import load_perception
     from spectradino_core.runtime.bundle import STREAMS, beside
 
-    require_onnx_name(options.out)
+    paths = {
+        streams: options.out if streams == "both" else beside(options.out, streams)
+        for streams in (STREAMS if options.streams == "all" else (options.streams,))
+    }
+    for path in (options.out, *paths.values()):
+        claim_file(path, (".onnx",), options.overwrite or path not in paths.values())
     model, info = load_perception(options.model)
     changes = {"name": options.name, "score_threshold": options.score_threshold, "nms_iou": options.nms_iou}
     info = info.with_(**{key: value for key, value in changes.items() if value is not None})
     pairs = list(ScenePairs.held_out("report", 8, info.infrared))
     if options.data is not None:
         pairs += FolderSet(options.data, "val", info.infrared)
-    for streams in STREAMS if options.streams == "all" else (options.streams,):
-        path = options.out if streams == "both" else beside(options.out, streams)
+    for streams, path in paths.items():
         features = streams == "both" and options.streams == "all"
         parity = export(model, info, path, pairs, options.inputs, streams, features)
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, maximum differences from PyTorch: {parity}")

@@ -358,6 +358,24 @@ def _space(folder: Path) -> tuple[int, int] | None:
     return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
 
 
+def check_folder(folder: Path) -> None:
+    """Raise OSError, with the culprit, unless a folder exists, or it and its parents can be created."""
+    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(one))
+    if not there.is_dir():
+        raise OSError(errno.ENOTDIR, f"{folder} can't be a folder, because {there} is a file: choose another path")
+    if not os.access(there, os.W_OK):
+        raise OSError(errno.EACCES, f"{folder} can't be written to, because {there} is read-only: choose another path")
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder for output, and its parents; OSError with the culprit if that fails."""
+    check_folder(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(folder, error) from error
+
+
 @contextmanager
 def written_atomically(path: str | os.PathLike[str], needed: int = 0) -> Iterator[Path]:
     """Yield a scratch path beside `path`, which replaces `path` atomically at the end of the block.
@@ -370,7 +388,7 @@ def written_atomically(path: str | os.PathLike[str], needed: int = 0) -> Iterato
     path = Path(path)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         yield scratch
         with scratch.open("rb") as file:
             os.fsync(file.fileno())  # else a power cut could leave an empty file under the new name
@@ -381,7 +399,7 @@ def written_atomically(path: str | os.PathLike[str], needed: int = 0) -> Iterato
             raise write_error(path, error, needed) from error
         raise
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             scratch.unlink()
 
 

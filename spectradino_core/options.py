@@ -258,10 +258,38 @@ def refuse(options: argparse.Namespace, words: str, why: str) -> None:
             raise ValueError(f"--{word} {why}")
 
 
-def require_onnx_name(path: Path) -> None:
-    """Raise ValueError unless the name of a model file to write ends in .onnx, so that no other file is replaced."""
-    if path.suffix != ".onnx":
-        raise ValueError(f"--out {path} is no model file: give a name that ends in .onnx")
+def claim_file(path: Path, endings: Sequence[str], overwrite: bool, option: str = "--out") -> None:
+    """Raise ValueError unless a file may be written: its name has one of the endings, and nothing is lost."""
+    if path.suffix.lower() not in endings:
+        raise ValueError(f"{option} {path}: give a name that ends in {' or '.join(endings)}")
+    if path.is_dir():
+        raise ValueError(f"{option} {path} is a folder: give the name of a file")
+    if path.exists() and not overwrite:
+        raise ValueError(f"{option} {path} exists already: give --overwrite to replace it, or another name")
+
+
+def claim_folder(folder: Path, names: str, made: str, text: bytes, overwrite: bool | None = None) -> None:
+    """Raise ValueError unless a command may write what `names` lists into --out; other files may lie beside it.
+
+    Args:
+        folder: the folder, which need not exist.
+        names: files and folders that the command replaces, such as "report.html result.json".
+        made, text: pattern of files, and text in one of them, that show that the command wrote these in an earlier run.
+        overwrite: replace them in any case; None: the command has no --overwrite.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out {folder} is a file: give a folder")
+    there = [name for name in names.split() if _is_taken(folder / name)]
+    if there and not overwrite and not any(text in path.read_bytes() for path in folder.glob(made) if path.is_file()):
+        remedy = "move it away" if overwrite is None else "give --overwrite to replace it"
+        names = ", ".join(there[:3])
+        raise ValueError(
+            f"--out {folder} holds {names}, which this command did not write: choose another folder, or {remedy}"
+        )
+
+
+def _is_taken(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 def require_model(path: Path, option: str = "--model") -> None:

@@ -32,7 +32,7 @@ from spectradino_core.evaluation.comparison import METRICS, compare
 from spectradino_core.evaluation.sets import LabelledSet
 from spectradino_core.evaluation.spread import none_for_nan
 from spectradino_core.export.torch_engine import TorchEngine, cuda_is_available
-from spectradino_core.files import open_file, write_file
+from spectradino_core.files import make_folder, open_file, write_file
 from spectradino_core.jobs import run_jobs
 from spectradino_core.modality import Modality
 from spectradino_core.models.checkpoints import save_state
@@ -229,7 +229,7 @@ def _do(argument: tuple[Ablation, Setup, Job]) -> None:
     """Run one job in its own process, with its output redirected to a file."""
     ablation, setup, job = argument
     folder = setup.folder / job.key
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with (folder / "output.txt").open("ab") as output:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -339,7 +339,7 @@ def _pretrain(ablation: Ablation, setup: Setup, job: Job, folder: Path) -> dict[
     if one.after is not None:
         # `pretrain` expects the previous stage in the same folder, and several stages may follow one stage.
         source = _stage_folder(ablation, setup, one.after)
-        (folder / source.name).mkdir(parents=True, exist_ok=True)
+        make_folder(folder / source.name)
         for file in sorted(source.glob("*.safetensors")):
             shutil.copy2(file, folder / source.name / file.name)
     if ablation.scenes is not None:

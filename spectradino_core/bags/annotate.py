@@ -24,7 +24,7 @@ from spectradino_core.bags.reader import BagReader, CameraMessages, describe_int
 from spectradino_core.bags.replay import Replay, ReplayOptions, ReplayResult, SkippingEngine
 from spectradino_core.bags.storage import Raw, Storage
 from spectradino_core.bags.writer import BagWriter
-from spectradino_core.files import file_digest, write_file
+from spectradino_core.files import file_digest, make_folder, write_file
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.overlay import overlay_of
 from spectradino_core.runtime.perception_result import Mode
@@ -261,7 +261,7 @@ class _Parts:
     def __init__(self, out: Path, plan: dict[str, Any]) -> None:
         """Take over the parts of a run with the same plan, remove others; raises BagError while another run writes."""
         self.folder = out.with_name(f".{out.name}.part")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         self._lock = (self.folder / _LOCK).open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -21,7 +21,7 @@ from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.results import BagEvidence, json_bytes, result, sweep_table, timings
 from spectradino_core.bags.storage import DATA_FILE
 from spectradino_core.bags.sweep_run import NODE, run_sweep, sweep_runs
-from spectradino_core.files import file_digest, read_text, write_file
+from spectradino_core.files import file_digest, make_folder, read_text, write_file
 from spectradino_core.jobs import run_jobs
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def evaluate_bags(
     folders = _folders(bags)
     for name, path in bags.items():
         folder = out / "bags" / folders[name]
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         units[name] = [Unit(path, name, folder, run, options, progress=jobs == 1) for run in runs]
         try:
             content = [_bag_digest(path), _labels_digest(name, options)]

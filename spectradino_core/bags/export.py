@@ -38,7 +38,7 @@ from spectradino_core.bags.selection import Selection, Selector, disagreement
 from spectradino_core.bags.writer import replace_folder
 from spectradino_core.calibration.registration import Registration
 from spectradino_core.drawing import encoded
-from spectradino_core.files import write_error
+from spectradino_core.files import make_folder, write_error
 from spectradino_core.invalid_counts import InvalidCounts
 from spectradino_core.modality import Modality
 from spectradino_core.runtime.bundle import ModelInfo
@@ -131,11 +131,12 @@ def export_frames(
 
 def _check_out(out: Path, overwrite: bool) -> None:
     if not out.exists():
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(out.parent)
         return
-    there = sorted(path.name for path in out.iterdir()) if out.is_dir() else [out.name]
-    others = [name for name in there if name not in _OURS or not out.is_dir()]
-    if others:
+    if not out.is_dir():
+        raise BagError(f"{out} is a file: give a folder (--out)")
+    there = sorted(path.name for path in out.iterdir())
+    if others := [name for name in there if name not in _OURS]:
         raise BagError(f"{out} holds other files than an export ({', '.join(others[:3])}): choose another name")
     if there and _MARKER not in there:
         raise BagError(
@@ -143,7 +144,7 @@ def _check_out(out: Path, overwrite: bool) -> None:
             "name, or remove it"
         )
     if there and not overwrite:
-        raise BagError(f"{out} holds an export already: remove it, choose another name, or give --overwrite")
+        raise BagError(f"{out} holds an export already: give --overwrite to replace it, or another name")
 
 
 def _replace(out: Path, new: Path, aside: Path) -> None:
@@ -265,7 +266,7 @@ class _Run:
         if result.ir is not None:
             images[folder / self._band / f"{name}.png"] = self._infrared(result)
         for path, pixels in images.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             _write_png(path, pixels)
         height, width = next(iter(images.values())).shape[:2]
         objects = []

@@ -174,7 +174,7 @@ def make_bag(
     path = Path(path)
     for file in (beside(path, ".coco.json"), beside(path, ".calibration.yaml")) if options.truth else ():
         if file.exists() and not overwrite:  # it may be hand-made labels of a recording of that name
-            raise BagError(f"{file} exists already: remove it, or choose another name for the bag")
+            raise BagError(f"{file} exists already: give --overwrite to replace it, or another name for the bag")
     moments = {stream: exposures(stream, options.of(stream)[0], options.duration_s, options.seed) for stream in Stream}
     truth = _Truth(source) if options.truth else None
     with BagWriter(path, storage, compression, overwrite) as writer:

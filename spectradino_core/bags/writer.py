@@ -71,8 +71,10 @@ class BagWriter:
             )
         if storage == "sqlite3" and compression == "chunk":
             raise BagError("SQLite has no chunks to compress: use compression message or file")
+        if self.path.is_file() and not self._is_file:
+            raise BagError(f"{self.path} is a file: give the name of a folder, or one that ends in .mcap")
         if self.path.exists() and not overwrite:
-            raise BagError(f"{self.path} exists already: remove it, choose another name, or allow overwriting")
+            raise BagError(f"{self.path} exists already: give --overwrite to replace it, or another name")
         if self.path.is_dir() and (others := [p.name for p in self.path.iterdir() if not _OF_A_BAG.fullmatch(p.name)]):
             raise BagError(
                 f"{self.path} is a folder with other files than a bag ({', '.join(sorted(others)[:3])}), so it is not "

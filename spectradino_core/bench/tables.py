@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spectradino_core.evaluation.page import markdown_table
+from spectradino_core.files import make_folder
 
 Row = dict[str, object]
 
@@ -18,7 +19,7 @@ def write_table(
     path: Path, facts: Mapping[str, str], rows: Sequence[Mapping[str, object]], number: str = ".4g"
 ) -> None:
     """Write facts and rows as CSV, floats in the format `number`; missing values are empty."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with path.open("w", newline="") as file:
         file.writelines(f"# {name}: {value}\n" for name, value in facts.items())
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
@@ -91,5 +92,5 @@ def plot_steps(path: Path, rows: Sequence[Row], label: Sequence[str], steps: Seq
 
 
 def _save(figure: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     figure.savefig(path, dpi=DPI)

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from spectradino_core.commands.shared_options import option
-from spectradino_core.options import COUNT, TRAINING_DEVICES, refuse
+from spectradino_core.options import COUNT, TRAINING_DEVICES, claim_folder, refuse
+
+_WRITTEN = "tables.md tables.csv report.html table09.png table10.png data pretraining cells teacher"
 
 
 def add(commands: Any) -> None:
@@ -71,6 +73,7 @@ def _run(options: argparse.Namespace) -> int:
         refuse(options, "data manifest data-root val-manifest", why)
     elif options.manifest is None:
         refuse(options, "data-root", "has no effect without --manifest")
+    claim_folder(options.out, _WRITTEN, "*/*/job.json", b'"mark"')
     if options.tables:
         ablation = ablation.only(options.tables)
     if options.seed:

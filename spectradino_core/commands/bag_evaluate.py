@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spectradino_core.commands.shared_options import add_clock, add_parameters, add_topics, option, settings_of
-from spectradino_core.options import NOT_NEGATIVE, names, refuse
+from spectradino_core.options import NOT_NEGATIVE, claim_folder, names, refuse
 from spectradino_core.text import log_line
 
 _EXAMPLES = """examples:
@@ -77,6 +77,8 @@ def _run(options: argparse.Namespace) -> int:
     from spectradino_core.bags.evaluation_options import LabelSource, Options, parse_sweeps
     from spectradino_core.bags.report import summary_lines, write_report
 
+    written = "result.json timings.json report.html sweeps.csv"
+    claim_folder(options.out, written, "result.json", b'"failed"', options.overwrite)
     if not options.sweep:
         refuse(options, "seed", "has no effect without --sweep")
     settings = settings_of(options)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spectradino_core.commands.shared_options import option, parse_size
-from spectradino_core.options import COUNT, refuse, require_model
+from spectradino_core.options import COUNT, claim_folder, refuse, require_model
 
 GROUPS = ("backbone", "detector", "model", "train", "gpu")
 _OF_GROUP = {
@@ -21,6 +21,10 @@ _OF_GROUP = {
     "backbone detector train gpu": "variant",
 }
 """Options that only some groups have."""
+_TABLES = {
+    "backbone": ("backbone", "limits"), "detector": ("detector",), "model": ("model", "model_alone"),
+    "train": ("train",), "gpu": ("gpu_forward", "gpu_training", "gpu_engine"),
+}  # fmt: skip
 _QUICK = ("backbone", "detector", "model", "train")
 
 
@@ -69,6 +73,8 @@ def _run(options: argparse.Namespace) -> int:
     for group, words in _OF_GROUP.items():
         if not set(group.split()) & set(groups):
             refuse(options, words, f"has no effect on {', '.join(groups)}: it is for {group.replace(' ', ', ')}")
+    for table in (table for group in groups for table in _TABLES[group]):
+        claim_folder(options.out, f"{table}.csv {table}.md {table}.png", f"{table}.csv", b"# cores")
     if options.threads:
         torch.set_num_threads(options.threads)
     if "gpu" in groups:

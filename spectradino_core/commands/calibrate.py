@@ -14,7 +14,7 @@ from spectradino_core.commands.shared_options import (
     option,
     settings_of,
 )
-from spectradino_core.options import POSITIVE, Number, refuse
+from spectradino_core.options import POSITIVE, Number, claim_file, refuse
 
 REGISTERED = 3
 """Exit status if the cameras are already registered and nothing is written."""
@@ -178,8 +178,8 @@ def _registration(options: argparse.Namespace) -> int:
     before = _before(options, "registration")
     decoding = settings_of(options).decoding
     image = options.checkerboard or (None if options.out is None else options.out.with_suffix(".png"))
-    if image is not None and image.exists() and not options.overwrite:
-        raise FileExistsError(f"{image} already exists: give --overwrite to replace it, or another --checkerboard")
+    if image is not None:
+        claim_file(image, (".png",), options.overwrite, "--checkerboard")
     if is_folder:
         pairs = pairs_of_folder(options.source, options.limit, decoding.ir_crop)
     else:
@@ -246,6 +246,7 @@ def _before(options: argparse.Namespace, entry: str) -> Any:
         if options.add:
             raise ValueError("--add needs the file to add to: give --out")
         return None
+    claim_file(options.out, (".yaml", ".yml"), overwrite=True)
     if not options.out.exists():
         return None
     if not options.add:

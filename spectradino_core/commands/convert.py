@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from spectradino_core.commands.shared_options import option
-from spectradino_core.options import NOT_NEGATIVE, refuse, require_model, require_onnx_name
+from spectradino_core.options import NOT_NEGATIVE, claim_file, refuse, require_model
 
 if TYPE_CHECKING:
     from spectradino_core.export.convert import Score
@@ -26,6 +26,7 @@ def add(commands: Any) -> None:
     model = " (.onnx) written by 'spectradino export'"
     option(command, "--model", model, former="model", required=True)
     option(command, "--out", ": model file (.onnx)", former="target", required=True, metavar="FILE")
+    option(command, "--overwrite")
     precisions = ("fp32", "fp16", "int8")
     option(command, "--precision", "fp32: only fuse attention", required=True, choices=precisions)
     text = "fuse attention into ONNX Runtime's own operator, unsupported by TensorRT (default: unless fp16)"
@@ -46,7 +47,7 @@ def _run(options: argparse.Namespace) -> int:
 
     if not options.score_scenes:
         refuse(options, "max-map-drop", "has no effect without --score-scenes")
-    require_onnx_name(options.out)
+    claim_file(options.out, (".onnx",), options.overwrite)
     require_model(options.model)
     infrared = OnnxEngine(options.model, device="cpu").info.infrared
     pairs: list[Any] = list(ScenePairs.held_out("calibration", options.scenes, infrared))

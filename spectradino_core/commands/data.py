@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from spectradino_core.commands.shared_options import add_own_options, open_own_of, option, published
 from spectradino_core.files import no_folder
-from spectradino_core.options import COUNT, Number, names, refuse
+from spectradino_core.options import COUNT, Number, claim_file, claim_folder, names, refuse
 from spectradino_core.text import log_line
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def _add_check(kinds: Any) -> None:
     option(checked, "--limit", " read of each split, spread over it", former="--at-most")
     option(checked, "--out", " image of samples with their labels", metavar="PNG")
     option(checked, "--draw", " in --out (default: 8)", former="--samples", type=COUNT)
+    option(checked, "--overwrite")
     checked.set_defaults(run=_check)
 
 
@@ -96,6 +97,7 @@ def _add_make_manifest(kinds: Any) -> None:
         made, "--out", ": the manifest (default: manifest_SPLIT.jsonl or manifest.jsonl in --data); with --scenes: the "
         "folder to render into", metavar="PATH",
     )  # fmt: skip
+    option(made, "--overwrite")
     option(
         made, "--data-root", ", --data or above it, to which paths are relative (default: the manifest's own folder, "
         "else --data)", former="--relative-to",
@@ -183,7 +185,9 @@ def _check(options: argparse.Namespace) -> int:
         raise ValueError("nothing to check: give --data DIR (own data) or --dataset NAME --data DIR")
     root = options.data
     if options.out is None:
-        refuse(options, "draw", "has no effect without --out")
+        refuse(options, "draw overwrite", "has no effect without --out")
+    else:
+        claim_file(options.out, (".png", ".jpg", ".jpeg"), options.overwrite)
     if root is None and one.needs_root:
         one.open(None, one.report_split)  # raises the error that describes the expected folder
     reports = check_benchmark(one, root, options.split, options.limit)
@@ -243,7 +247,7 @@ def _formats(formats: Counter[str]) -> str:
 def _make_manifest(options: argparse.Namespace) -> int:
     from spectradino_core.data.make_manifest import make_manifest, write_scenes
     from spectradino_core.data.ms2 import PLANE_M
-    from spectradino_core.data.sources import infrared_keys
+    from spectradino_core.data.sources import MODALITY_KEYS, infrared_keys
 
     if options.layout == "scenes":
         print(f"{options.prog}: warning: --layout scenes is deprecated, use --scenes N --out DIR", file=sys.stderr)
@@ -252,6 +256,8 @@ def _make_manifest(options: argparse.Namespace) -> int:
         refuse(options, f"data layout {_OF_DATA}", "has no effect with --scenes")
         if options.out is None:
             raise ValueError("--scenes N needs the folder to render into: give --out DIR")
+        written = " ".join(("manifest.jsonl", *MODALITY_KEYS))
+        claim_folder(options.out, written, "manifest.jsonl", b'"source": "scenes"', options.overwrite)
         path = write_scenes(options.out, options.scenes, first=options.seed or 0)
         print(f"{path}: {options.scenes} scenes")
         return 0
@@ -268,6 +274,8 @@ def _make_manifest(options: argparse.Namespace) -> int:
     if layout != "ms2":
         refuse(options, "plane-distance", f"has no effect on layout {layout}")
     out = options.out or options.data / ("manifest.jsonl" if split is None else f"manifest_{split}.jsonl")
+    for path in (out, out.with_name(f"{out.stem}_val{out.suffix}")) if hold_out else (out,):
+        claim_file(path, (".jsonl",), options.overwrite)
     text = make_manifest(
         layout, options.data, out, split, options.sequence_pattern, options.data_root,
         bands=None if options.bands is None else infrared_keys(options.bands), hold_out=hold_out, limit=options.limit,

@@ -17,7 +17,7 @@ from spectradino_core.commands.shared_options import (
     published,
     refuse_own_options,
 )
-from spectradino_core.options import TRAINING_DEVICES, names, refuse, require_model
+from spectradino_core.options import TRAINING_DEVICES, claim_folder, names, refuse, require_model
 from spectradino_core.runtime.engine import DEVICES
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ def _run(options: argparse.Namespace) -> int:
     from spectradino_core.evaluation.comparison import compare, same_task
     from spectradino_core.evaluation.report import Report, files_by_name
 
-    if options.out is not None and options.out.exists() and not options.out.is_dir():
-        raise ValueError(f"--out {options.out} is a file: give a folder")
+    if options.out is not None:
+        claim_folder(options.out, "result.json result.md report.html", "result.json", b'"baselines"')
     if options.slide is None:
         refuse(options, "stride", "needs --slide WxH")
     elif options.device not in TRAINING_DEVICES:

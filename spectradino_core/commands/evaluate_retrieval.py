@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spectradino_core.commands.shared_options import option
-from spectradino_core.options import COUNT, TRAINING_DEVICES, refuse
+from spectradino_core.options import COUNT, TRAINING_DEVICES, claim_folder, refuse
 
 NAME = "evaluate-retrieval"
 """Internal name of `evaluate retrieval`, since `evaluate` is a command of its own."""
@@ -60,6 +60,9 @@ def _run(options: argparse.Namespace) -> int:
         refuse(options, "data-root", "has no effect without --manifest")
     if options.out is None:
         refuse(options, "tsne", "has no effect without --out")
+    else:
+        names = "retrieval.json retrieval.md pairs.png pairs_tsne.png"
+        claim_folder(options.out, names, "retrieval.json", b'"pairs"')
     if options.tsne:
         import sklearn.manifold  # noqa: F401 - if it is missing, before the evaluation and not after it
     return run(options)

@@ -22,7 +22,7 @@ from spectradino_core.commands.shared_options import (
     refuse_own_options,
     without_none,
 )
-from spectradino_core.options import COUNT, FRACTION, NOT_NEGATIVE, Number, refuse
+from spectradino_core.options import COUNT, FRACTION, NOT_NEGATIVE, Number, claim_folder, refuse
 
 if TYPE_CHECKING:
     from spectradino_core.datasets import Benchmark
@@ -134,6 +134,7 @@ def _run(options: argparse.Namespace) -> int:
     recipe = _changed(recipe, options)
     _refuse_without_effect(options, recipe)
     out = options.out or Path("runs") / recipe.name
+    claim_folder(out, "model.safetensors recipe.json log.jsonl losses.png checkpoints", "recipe.json", b'"recipe"')
     refuse_random_blocks(recipe.mode, options.start is not None or options.backbone is not None)
     if recipe.frozen and options.start is None:
         raise ValueError(

@@ -16,7 +16,7 @@ from spectradino_core.commands.shared_options import (
     option,
     without_none,
 )
-from spectradino_core.options import CONCEPTS, COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, refuse
+from spectradino_core.options import CONCEPTS, COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, claim_folder, refuse
 
 if TYPE_CHECKING:
     from spectradino_core.data.sources import ImageSource
@@ -185,13 +185,15 @@ def _stages(options: argparse.Namespace) -> Path:
         )  # fmt: skip
         recipes.append(replace(recipe, weights=replace(recipe.weights, **weights)))
     sources, held_out = _sources(options, (), MAPS)
+    folder = options.out or Path("runs") / f"pretrain-{options.variant}"
+    claim_folder(folder, "stage1 stage2 stage3 losses.png", "stage?/recipe.json", b'"recipe"')
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     return pretrain(
         recipes,
         sources,
         held_out,
         PretrainOptions(
-            folder=options.out or Path("runs") / f"pretrain-{options.variant}",
+            folder=folder,
             strategy=options.strategy or ("fsdp" if options.variant == "g" and several else "ddp"),
             parts=options.grad_accum or 1,
             activation_checkpointing=options.activation_checkpointing,
@@ -224,6 +226,8 @@ def _omnivorous(options: argparse.Namespace) -> Path:
         dense=0.0 if options.no_dense else None,
     )
     changes |= given(options, "steps batch crop clip anchor tokens")
+    folder = options.out or Path("runs") / f"omnivorous-{options.variant}"
+    claim_folder(folder, "last.safetensors recipe.json log.jsonl losses.png checkpoints", "recipe.json", b'"recipe"')
     recipe = replace(omnivorous_recipe(options.variant), **changes)
     maps = () if options.maps is False else MAPS
     sources, held_out = _sources(options, maps, maps)
@@ -231,7 +235,7 @@ def _omnivorous(options: argparse.Namespace) -> Path:
         recipe,
         sources,
         OmnivorousOptions(
-            folder=options.out or Path("runs") / f"omnivorous-{options.variant}",
+            folder=folder,
             start=options.start or options.teacher,
             base=options.base or "plain",
             checkpoint_every=options.checkpoint_every or 500,

@@ -222,7 +222,6 @@ def run(options: argparse.Namespace) -> int:
         texts.append(probes_table(found))
     print("\n".join(texts))
     if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
         for name, text in (("retrieval.md", "\n".join(texts)), ("retrieval.json", json.dumps(result, indent=2) + "\n")):
             write_file(options.out / name, text)
         shown = {name: pairs for name, pairs in drawn.items() if pairs}

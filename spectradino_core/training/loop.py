@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
+from spectradino_core.files import make_folder
 from spectradino_core.training.checkpoints import Checkpoints, Stateful
 from spectradino_core.training.distributed import DistEnv, FullState, is_sharded, mean_over_processes
 from spectradino_core.training.train_logger import TrainLogger
@@ -117,7 +118,7 @@ def train(
         ResumeError: the checkpoint in `folder` is damaged or belongs to another run.
     """
     env = DistEnv.current()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if options.ema and is_sharded(model):
         raise ValueError("a moving average needs the full model in each process: use ema=0 with fsdp")
     runner = model if runner is None else runner

@@ -38,6 +38,7 @@ from spectradino_core.data.pretraining import (
 from spectradino_core.data.sources import ImageSource, fingerprint, refuse_overlap
 from spectradino_core.data.views import DEPTH_RANGE_M
 from spectradino_core.evaluation.representations import evaluate_pairs, extract_features
+from spectradino_core.files import make_folder
 from spectradino_core.losses.alignment import sample_positions
 from spectradino_core.losses.omnivorous import (
     LogitScale,
@@ -382,7 +383,7 @@ def _start(variant: str, options: OmnivorousOptions, first: int, env: DistEnv) -
     else:
         raise ValueError('base "both" starts from a SpectraDINO backbone: give one (--start FILE)')
     if env.first:
-        options.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(options.folder)
         _save(model, kept, {"origin": origin})
     env.wait()
     return model, origin

@@ -27,6 +27,7 @@ from spectradino_core.data.pretraining import (
 from spectradino_core.data.sources import ImageSource, fingerprint, refuse_overlap
 from spectradino_core.data.transfer import OnHost
 from spectradino_core.data.views import PLAIN
+from spectradino_core.files import make_folder
 from spectradino_core.losses.neighbourhood import TeacherQueue, queue_capacity
 from spectradino_core.modality import INFRARED
 from spectradino_core.models.checkpoints import load_spectradino, read_metadata, save_spectradino, save_state
@@ -102,7 +103,7 @@ def pretrain(
         )
     with process_group(options.device) as (env, device):
         if env.first:
-            options.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(options.folder)
         if options.teacher is not None:
             teacher = load_teacher(options.teacher, variant)
         else:

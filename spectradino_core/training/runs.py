@@ -15,7 +15,7 @@ from torch import Tensor
 from spectradino_core import __version__
 from spectradino_core.data.sampling import AdaptiveBands, BandSampling, RoundRobin
 from spectradino_core.data.views import ViewOptions
-from spectradino_core.files import parse_json, write_file
+from spectradino_core.files import make_folder, parse_json, write_file
 from spectradino_core.training.checkpoints import ResumeError, Stateful
 from spectradino_core.training.distributed import DistEnv, mean_over_processes
 from spectradino_core.training.loop import LoopOptions
@@ -170,7 +170,7 @@ def resumed_record(folder: Path, content: Mapping[str, Any], step: int, override
 
 def write_record(folder: Path, content: Mapping[str, Any]) -> None:
     """Write `recipe.json`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_file(folder / "recipe.json", json.dumps(content, indent=2, default=str) + "\n")
 
 

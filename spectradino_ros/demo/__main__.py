@@ -32,7 +32,8 @@ from spectradino_core.data.paired_folder import PairedFolder, PairedFolderError
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.evaluation.detection import SCORE_FLOOR
 from spectradino_core.evaluation.scorer import Scorer
-from spectradino_core.options import Number, add_former, add_option
+from spectradino_core.files import make_folder
+from spectradino_core.options import Number, add_former, add_option, claim_folder
 from spectradino_core.runtime.bundle import BundleError, ModelInfo
 from spectradino_core.runtime.engine import DEVICES, EngineError
 from spectradino_core.runtime.engines import open_engine
@@ -137,12 +138,15 @@ def _demo(options: argparse.Namespace) -> int:
 def _prepare(out: Path) -> None:
     """Create the output folder and delete the output files of an earlier demo."""
     try:
-        (out / "overlays").mkdir(parents=True, exist_ok=True)
+        claim_folder(out, "contact_sheet.png report.json node.log overlays pairs", "node.log", b"detector_node")
+        make_folder(out / "overlays")
         numbered = (out / "overlays").glob("[0-9][0-9][0-9][0-9].png")
         for old in (*numbered, out / "contact_sheet.png", out / "report.json"):
             old.unlink(missing_ok=True)
     except OSError as error:
         raise DemoError(f"can't write to {out}: {error.strerror}; choose another folder with --out") from None
+    except ValueError as error:
+        raise DemoError(str(error)) from None
 
 
 def _real_pairs(options: argparse.Namespace, info: ModelInfo) -> PairedFolder:

@@ -152,7 +152,6 @@ FOLDER, FILE = "folder is a folder, not a regular file", "notes.txt: a file, not
         ("bag info folder --params-file folder", FOLDER),
         ("bag make --data notes.txt --out a.mcap", FILE),
         ("bag evaluate folder --model folder", FOLDER),
-        ("calibrate time folder --out folder --add", FOLDER),
         ("bench model --model folder", FOLDER),
     ],
 )
@@ -163,16 +162,6 @@ def test_path_of_the_wrong_kind_is_not_reported_as_missing(tmp_path, capsys, mon
     (tmp_path / "notes.txt").write_text("mine")
     assert main(words.split()) == 1
     assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("words", [["export"], ["convert", "--precision", "int8"]], ids=["export", "convert"])
-def test_a_model_is_written_over_no_other_kind_of_file(tmp_path, capsys, words):
-    notes = tmp_path / "notes.md"
-    notes.write_text("mine")
-    command, *rest = words
-    assert main([command, "--model", "models/lwir_box.safetensors", "--out", str(notes), *rest]) == 1
-    assert ".onnx" in capsys.readouterr().err
-    assert notes.read_text() == "mine"
 
 
 @pytest.mark.slow

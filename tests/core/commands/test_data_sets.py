@@ -148,7 +148,7 @@ def test_check_of_wrong_root_reports_expected_files(tmp_path: Path, capsys: pyte
 def test_check_refuses_a_sheet_that_is_not_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = made("fmb", tmp_path / "set")
     assert main(["data", "check", "--dataset", "fmb", "--data", str(root), "--out", str(tmp_path / "s.txt")]) == 1
-    assert "s.txt: a sheet is written as .png or .jpg" in capsys.readouterr().err
+    assert "s.txt: give a name that ends in .png or .jpg" in capsys.readouterr().err
 
 
 def test_sheet_that_cannot_be_encoded_is_refused(
