@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectradino_core.bags.ground_truth import GroundTruth, GroundTruthError, TrueFrame, in_seconds, read_topics
@@ -59,6 +59,7 @@ def test_an_image_without_a_stamp_is_named(name: str) -> None:
         stamp_of_image({"id": 9, "file_name": name}, "truth.json")
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**62))
 def test_a_stamp_written_as_text_is_read_back(stamp: int) -> None:
     assert stamp_of_image({"file_name": f"{in_seconds(stamp)}.png"}, "") == stamp

@@ -56,7 +56,7 @@ def named(path: Path, error: Exception) -> None:
 
 
 @given(FILES)
-@settings(max_examples=examples(300))
+@settings(max_examples=examples(300), deadline=None)
 def test_coco(data: Any) -> None:
     path = Path("labels.json")
     try:
@@ -72,7 +72,7 @@ def test_coco(data: Any) -> None:
 
 
 @given(st.binary(max_size=80) | st.text(max_size=40).map(str.encode))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(150))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(150), deadline=None)
 def test_any_bytes(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "some.txt"
     path.write_bytes(data)
@@ -90,7 +90,7 @@ def test_any_bytes(tmp_path: Path, data: bytes) -> None:
 
 
 @given(st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(150))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(150), deadline=None)
 def test_files_that_were_changed_by_accident(tmp_path: Path, data: st.DataObject) -> None:
     """A valid file with a few changed bytes, or truncated."""
     indexed_png(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectradino_core.data.labels import ClassNames, LabelError
@@ -59,6 +59,7 @@ def test_roboflow_renaming_is_undone(name: str, stem: str) -> None:
     assert plain_stem(name) == stem
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_no_written_path_leaves_its_root(text: str) -> None:
     root = Path("/data/set")

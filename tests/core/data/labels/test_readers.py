@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectradino_core.data.images import ImageFileError
@@ -47,6 +47,7 @@ def test_boxes_by_hand() -> None:
     np.testing.assert_array_equal(unclipped.boxes, [[-5, 2, 10, 30], [1, 1, 2, 2], [40, 2, 50, 9]])
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(
