@@ -18,6 +18,7 @@ from spectradino_core.commands.shared_options import (
     refuse_own_options,
 )
 from spectradino_core.options import FRACTION, NOT_NEGATIVE, NUMBER, Number, refuse
+from spectradino_core.text import counted
 
 RATE = Number(float, 0.01, 1000.0)
 """Rate of a camera that can be made [Hz]."""
@@ -133,6 +134,10 @@ def _run(options: argparse.Namespace) -> int:
         )
     files = ", ".join(str(path) for path in (written.labels, written.calibration) if path is not None)
     print(f"{written.bag}: {written.rgb_frames} RGB and {written.ir_frames} IR frames" + (files and f"; {files}"))
+    if options.data is not None:
+        print(
+            "Its frames are unrelated images: give --thermal-smoothing 0 to 'bag evaluate', as 'evaluate' scores them"
+        )
     return 0
 
 
@@ -175,7 +180,7 @@ def _source(options: argparse.Namespace, pairs_hz: float) -> tuple[Any, float]:
         own = open_own_of(options, root, band)
         folder = own.benchmark.open(own.root, split)
         if skipped := sum(not all(item.present) for item in folder):
-            print(f"{skipped} images without a counterpart are not in the bag", file=sys.stderr)
+            print(f"not in the bag: {counted(skipped, 'image')} without a counterpart", file=sys.stderr)
     pairs = FolderViews(folder, pairs_hz, options.size, options.ir_size, options.ir_to_rgb, options.limit)
     return pairs, pairs.duration_s if options.duration is None else options.duration
 
