@@ -66,7 +66,7 @@ SPECTRADINO_MSGS_SOURCES := $(wildcard msg/*.msg) msg/CMakeLists.txt msg/package
 .PHONY: help demo test test-experiments test-fast test-py310 test-oldest-torch fuzz bench-node lint format types setup runtime msgs constraints reference clean distclean
 
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: runtime ## run the node on synthetic scenes, or DATA=folder of pairs; look into demo_out/
 	@$(PY) -m spectradino_ros.demo --out demo_out $(if $(DATA),--data "$(DATA)")

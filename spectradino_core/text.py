@@ -30,6 +30,11 @@ def log_line(text: str) -> str:
     return printable(text, _MAX_LINE, keep="\n\t")
 
 
+def counted(count: int, noun: str) -> str:
+    """Return, for example, "1 pair" or "2 pairs"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 class PrintableStream:
     """Text stream that escapes what is written; other attributes are those of the wrapped stream."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from spectradino_core.bags import BagError
-from spectradino_core.bags.evaluation_options import Options, Unit, pipeline_of, work_key
+from spectradino_core.bags.evaluation_options import Options, Unit, pipeline_of, without_path, work_key
 from spectradino_core.bags.ground_truth_coco import mask_files
 from spectradino_core.bags.node_run import run_node
 from spectradino_core.bags.reader import BagReader
@@ -92,7 +92,7 @@ def evaluate_bags(
         try:
             content = [_bag_digest(path), _labels_digest(name, options)]
         except (OSError, ValueError) as error:
-            errors[name] = _without_path(str(error), path, name)
+            errors[name] = without_path(str(error), path, name)
             continue
         for unit in units[name]:
             key = work_key(content, model, _asked(unit))
@@ -102,12 +102,15 @@ def evaluate_bags(
     done = sum(map(len, units.values())) - len(todo)
     if done and not errors:
         report(f"{done} of {done + len(todo)} replays are finished already (--overwrite repeats them)")
-    failed = run_jobs(
-        do_unit, todo, jobs, engine, lambda job, error: report(f"{job}: {'done' if error is None else error}")
-    )
+
+    def ended(job: str, error: str | None) -> None:
+        unit = todo[job][0]
+        report(f"{job}: {'done' if error is None else without_path(error, unit.bag, unit.name)}")
+
+    failed = run_jobs(do_unit, todo, jobs, engine, ended)
     for job, why in failed.items():
         unit = todo[job][0]
-        text = _without_path(why, unit.bag, unit.name)
+        text = without_path(why, unit.bag, unit.name)
         errors.setdefault(unit.name, text if unit.run == NODE else f"{unit.run}: {text}")
     evidence = [BagEvidence(name, units[name][0].folder) for name in bags if name not in errors]
     found = result(evidence, errors, info, options, alone=len(bags) == 1)
@@ -228,8 +231,3 @@ def _asked(unit: Unit) -> dict[str, Any]:
         kinds = ("dropout_rgb",) if unit.run == "rgb_alone" else ("offset", "shift")
         asked["values"] = {kind: sweeps.get(kind, []) for kind in kinds}
     return asked | {"seed": seed}
-
-
-def _without_path(text: str, bag: Path, name: str) -> str:
-    """Replace the path by the bag's name: the same failure elsewhere gives the same bytes."""
-    return text.replace(str(bag), name).replace(str(bag.resolve()), name)

@@ -242,3 +242,12 @@ def work_key(*parts: Any) -> str:
     """Hash of everything that a result was computed from."""
     text = json.dumps([EVIDENCE_FORMAT, __version__, *parts], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def without_path(text: str, bag: Path, name: str) -> str:
+    """Replace the path by the bag's name, or remove it at the start: the same failure elsewhere gives the same bytes.
+
+    Reports print the bag's name before the text.
+    """
+    text = text.replace(str(bag.resolve()), name).replace(str(bag), name)
+    return text.removeprefix(f"{name}: ").removeprefix(f"{name} ")

@@ -234,7 +234,7 @@ def _calibration(registration: Registration, options: MakeOptions) -> Calibratio
         time_offset_ms=options.ir.offset_ms - options.rgb.offset_ms,
         residual_px=0.0,
         made_by=f"spectradino bag make {__version__}",
-        notes="ground truth of a synthetic recording",
+        notes="as given to bag make",
     )
 
 

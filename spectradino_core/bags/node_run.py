@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from spectradino_core.bags.evaluation_options import Unit, pipeline_of
+from spectradino_core.bags.evaluation_options import Unit, pipeline_of, without_path
 from spectradino_core.bags.ground_truth import in_seconds
 from spectradino_core.bags.health import mode_seconds, pairing_figures, stream_figures
 from spectradino_core.bags.labelled_frames import MODES, NO_ERROR, stored
@@ -255,7 +255,9 @@ class _ReplayRecord:
                     {"at_s": round((e.time_ns - bag.first_ns) / 1e9, 3), "warning": e.warning, "text": e.text}
                     for e in self.events
                 ],
-                "damage": [text.replace(str(self._unit.bag), Path(self._unit.name).name) for text in bag.reader.damage],
+                "damage": [
+                    without_path(text, self._unit.bag, Path(self._unit.name).name) for text in bag.reader.damage
+                ],
                 "truth": bag.truth_facts(),
                 "answers_without_truth": None if labelled is None else labelled.without_truth,
                 "answers_repeated": None if labelled is None else labelled.repeated,

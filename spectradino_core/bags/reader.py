@@ -25,6 +25,7 @@ from spectradino_core.streams.decode import DecodeError, DecodeOptions
 from spectradino_core.streams.frames import CameraFrame
 from spectradino_core.streams.pairing import JUMP_MS
 from spectradino_core.streams.queues import Stream
+from spectradino_core.text import counted
 
 _MS = 1_000_000
 _WINDOW_NS = 400 * _MS
@@ -55,7 +56,7 @@ class CameraMessages:
         return 0 < self.messages <= self.refused.total()
 
     def __str__(self) -> str:
-        text = f"{self.topic}: {self.messages} messages"
+        text = f"{self.topic}: {counted(self.messages, 'message')}"
         if not self.refused:
             return text
         causes = "; ".join(f"{count} {cause}: {self.examples[cause]}" for cause, count in sorted(self.refused.items()))

@@ -19,6 +19,7 @@ from spectradino_core.evaluation.figures import COLOURS, legend, panels, precisi
 from spectradino_core.evaluation.page import Cell, Page, markdown_table
 from spectradino_core.evaluation.worst import add_gallery
 from spectradino_core.runtime.perception_result import Mode
+from spectradino_core.text import counted
 
 _MAX_FRAMES = 12
 _MAX_EVENTS = 100
@@ -93,7 +94,7 @@ def warnings(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
             found.append(f"{name}: no captures, see the drops: {_counts(bag['drops']) or 'none'}")
         if bag["pairing"]["failed_captures"]:
             why = "; ".join(f"{cause}: {text}" for cause, text in bag["failures"].items())
-            found.append(f"{name}: {bag['pairing']['failed_captures']} captures failed ({why})")
+            found.append(f"{name}: {counted(bag['pairing']['failed_captures'], 'capture')} failed ({why})")
         found += [f"{name}: {text}" for text in bag["damage"] + bag["unreadable"]]
         if truth is None:
             continue
@@ -119,7 +120,7 @@ def _lead(result: Mapping[str, Any]) -> str:
     pairing, info = total["pairing"], result["model"]["description"]
     if not total["bags"]:
         return f"{info['name']}: no bag could be evaluated."
-    text = f"{info['name']} ({' + '.join(info['bands'])}): {pairing['captures']} captures"
+    text = f"{info['name']} ({' + '.join(info['bands'])}): {counted(pairing['captures'], 'capture')}"
     modes = {mode: count for mode, count in pairing["captures_by_mode"].items() if count}
     text += f" ({_counts(modes)})" if modes else ""
     if pairing["absolute_error_ms"] is not None:

@@ -195,7 +195,8 @@ class _Mcap(Part):
         if is_intact:
             raise BagError(f"{self.shown}: this MCAP file has no topics: nothing was recorded into it")
         raise BagError(
-            f"{self.shown}: nothing in this file can be read; it ends before its first topic, or is not MCAP"
+            f"{self.shown}: nothing in this file can be read, because it is cut off before its first topic or "
+            "is not MCAP: copy or record it again"
         )
 
     def messages(self, topics: Collection[str]) -> Iterator[Raw]:
@@ -307,7 +308,9 @@ class _Sqlite(Part):
         try:
             topics = self._rows("SELECT id, name, type FROM topics")
         except (sqlite3.Error, OSError) as error:
-            raise BagError(f"{self.shown}: nothing in this file can be read ({error})") from None
+            raise BagError(
+                f"{self.shown}: nothing in this file can be read ({error}): copy or record it again"
+            ) from None
         topics = [row for row in topics if all(isinstance(name, str) for name in row[1:])]
         self._ids = {number: name for number, name, _ in topics}
         definitions = self._definitions()

@@ -35,6 +35,7 @@ from spectradino_core.bags.salvage import (
     zstd,
 )
 from spectradino_core.files import check_file, errors_as
+from spectradino_core.text import counted
 
 _UNREADABLE = (
     ReaderError, apsw.Error, zstd.ZstdError, struct.error, OSError, EOFError, RuntimeError, ValueError, TypeError,
@@ -189,7 +190,9 @@ class Storage:
         if left.is_whole:
             return True
         count = sum(topic.count for topic in left.topics.values())
-        self._report(f"{named} is damaged or truncated ({why}): {count} messages can be read; {_REMEDY[file.suffix]}")
+        self._report(
+            f"{named} is damaged or truncated ({why}): {counted(count, 'message')} can be read; {_REMEDY[file.suffix]}"
+        )
         return False
 
     def _unpacked_file(self, file: Path) -> Path:
@@ -302,7 +305,7 @@ class _Intact(Part):
                 )
         except _UNREADABLE as error:
             at_s = (last_ns - self._reader.start_time) / 1e9
-            where = f"after {count} messages at {at_s:.1f} s" if count else "at the first message"
+            where = f"after {counted(count, 'message')} at {at_s:.1f} s" if count else "at the first message"
             remedy = _REMEDY.get(self.path.suffix) or next((_REMEDY[f.suffix] for f in _data_files(self.path)), "")
             self._report(f"{self.shown} is damaged: reading stopped {where} ({_short(error)}); {remedy}")
 

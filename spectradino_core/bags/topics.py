@@ -9,6 +9,7 @@ from spectradino_core.bags import BagError
 from spectradino_core.bags.storage import StoredTopic
 from spectradino_core.streams.queues import Stream
 from spectradino_core.streams.topics import IMAGES
+from spectradino_core.text import counted
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 DETECTIONS, LABEL_INFO = "vision_msgs/msg/Detection2DArray", "vision_msgs/msg/LabelInfo"
@@ -147,7 +148,7 @@ def _words(name: str) -> list[str]:
 
 def _summary(topic: StoredTopic, encoding: str = "") -> str:
     kind = topic.kind.rpartition("/")[2]
-    return f"{topic.name} ({', '.join(filter(None, (kind, encoding, f'{topic.count} messages')))})"
+    return f"{topic.name} ({', '.join(filter(None, (kind, encoding, counted(topic.count, 'message'))))})"
 
 
 def _listed(images: list[StoredTopic], topics: Mapping[str, StoredTopic]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from spectradino_core.commands.shared_options import option
 from spectradino_core.options import COUNT, TRAINING_DEVICES, claim_folder, refuse
+from spectradino_core.text import counted
 
 _WRITTEN = "tables.md tables.csv report.html table09.png table10.png data pretraining cells teacher"
 
@@ -91,6 +92,7 @@ def _run(options: argparse.Namespace) -> int:
     if outcome.failed:
         reasons = "; ".join(f"{key}: {reason}" for key, reason in outcome.failed.items())
         raise ValueError(
-            f"{len(outcome.failed)} jobs failed and {len(outcome.skipped)} that depend on them were skipped: {reasons}"
+            f"{counted(len(outcome.failed), 'job')} failed, {len(outcome.skipped)} that depend on failed ones skipped: "
+            f"{reasons}"
         )
     return 0

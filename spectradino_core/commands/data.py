@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from spectradino_core.commands.shared_options import add_own_options, open_own_of, option, published
 from spectradino_core.files import no_folder
 from spectradino_core.options import COUNT, Number, claim_file, claim_folder, names, refuse
-from spectradino_core.text import log_line
+from spectradino_core.text import counted, log_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -218,7 +218,7 @@ def _print_report(one: Benchmark, report: SplitReport) -> None:
         print(f"\n{report.split}")
     else:
         official = one.splits[report.split]
-        print(f"\n{report.split}: {len(report.pairs)} pairs{f' ({official} published)' if official else ''}")
+        print(f"\n{report.split}: {counted(len(report.pairs), 'pair')}{f' ({official} published)' if official else ''}")
     if report.formats:
         print(f"  {_formats(report.formats)}")
     if report.subsets:
@@ -240,7 +240,7 @@ def _counts(counts: Counter[str]) -> str:
 
 def _formats(formats: Counter[str]) -> str:
     """Return sizes and depths, or their number if there are many."""
-    text = "; ".join(f"{name}: {count} pairs" for name, count in formats.most_common(3))
+    text = "; ".join(f"{name}: {counted(count, 'pair')}" for name, count in formats.most_common(3))
     return text if len(formats) <= 3 else f"{len(formats)} sizes: {text}, .."
 
 
@@ -259,7 +259,7 @@ def _make_manifest(options: argparse.Namespace) -> int:
         written = " ".join(("manifest.jsonl", *MODALITY_KEYS))
         claim_folder(options.out, written, "manifest.jsonl", b'"source": "scenes"', options.overwrite)
         path = write_scenes(options.out, options.scenes, first=options.seed or 0)
-        print(f"{path}: {options.scenes} scenes")
+        print(f"{path}: {counted(options.scenes, 'scene')}")
         return 0
     held = options.hold_out_sequences
     hold_out = int(held[0]) if len(held) == 1 and held[0].isdigit() else held

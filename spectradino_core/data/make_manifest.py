@@ -17,6 +17,7 @@ from spectradino_core.data.sources import MAPS
 from spectradino_core.drawing import encoded
 from spectradino_core.files import write_file
 from spectradino_core.modality import INFRARED, Modality
+from spectradino_core.text import counted
 
 DEPTH_PER_METRE = 63.0
 """Counts per metre of a scene's depth image; the sky, at 1024 m, fits into 16 bits."""
@@ -145,4 +146,5 @@ def _summary(items: Sequence[ManifestItem]) -> str:
     counts = Counter(key for item in items for key in item.paths if key != "rgb")
     sequences = {item.position.sequence for item in items if item.position is not None}
     kinds = ", ".join(f"{key} {count}" for key, count in counts.items())
-    return f"{len(items)} items ({kinds or 'RGB alone'}), {len(sequences) or 'no'} sequences"
+    parts = counted(len(sequences), "sequence") if sequences else "no sequences"
+    return f"{counted(len(items), 'item')} ({kinds or 'RGB alone'}), {parts}"

@@ -19,6 +19,7 @@ from spectradino_core.data.prefetch import prefetched
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.datasets.benchmark import MAX_MISSING, Benchmark, LabelledItem, LabelledPairs
 from spectradino_core.datasets.files import BenchmarkError, evenly_spread
+from spectradino_core.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +192,7 @@ def _count(
 
 def _conclude(report: SplitReport, pairs: LabelledPairs) -> None:
     if report.findings["damaged"]:
-        report.problems.append(f"{report.findings['damaged']} pairs can't be read:")
+        report.problems.append(f"{counted(report.findings['damaged'], 'pair')} can't be read:")
         report.problems.extend(f"  {example}" for example in report.examples["damaged"])
     total = sum(report.boxes.values())
     if pairs.box_classes and report.read and not total:

@@ -491,10 +491,12 @@ def test_a_recording_without_results_is_a_failure(evaluate: Evaluate, tmp_path: 
     assert "all 3 captures failed (inference_failed: " in result["failed"][0]["why"]
 
 
-def test_an_empty_recording_is_a_failure(evaluate: Evaluate, tmp_path: Path) -> None:
+def test_an_empty_recording_is_a_failure(evaluate: Evaluate, tmp_path: Path, capsys: Any) -> None:
     status, result = evaluate(Recording(0).write(tmp_path / "drive"))
     assert status == 1
-    assert "drive" in result["failed"][0]["why"]
+    assert result["failed"][0]["name"] == "drive"
+    assert "\nfailed: drive: " in (said := capsys.readouterr().out)
+    assert "drive: drive" not in said
     assert "image_raw (Image, 0 messages)" in result["failed"][0]["why"]
 
 
@@ -513,7 +515,7 @@ def test_a_truncated_recording_is_scored_up_to_its_end_and_reported(
     assert result["total"]["scores"]["answered"]["map"] == 1.0
     assert str(tmp_path) not in json.dumps(result)
     said = capsys.readouterr().out
-    assert "cut is damaged or truncated" in said
+    assert "warning: cut: is damaged or truncated" in said
     assert "labels lie before or after the recording" in said
 
 
@@ -526,4 +528,4 @@ def test_single_captures_that_fail_are_counted(evaluate: Evaluate, tmp_path: Pat
     assert result["total"]["pairing"]["failed_captures"] == 1
     assert result["total"]["drops"] == {"inference_failed": 1}
     assert result["total"]["scores"]["frames"]["missed_recorded"] == 1
-    assert "1 captures failed" in capsys.readouterr().out
+    assert "1 capture failed" in capsys.readouterr().out

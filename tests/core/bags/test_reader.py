@@ -67,7 +67,7 @@ def test_requested_cameras(tmp_path):
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
-        ({}, r"ir camera: /b \(Image, mono16, 1 messages\), /c .*Give --ir-topic"),
+        ({}, r"ir camera: /b \(Image, mono16, 1 message\), /c .*Give --ir-topic"),
         ({"ir_topic": "/nobody"}, r"there is no topic /nobody; image topics are /a .*, /b .*, /c "),
         ({"rgb_topic": "/b", "ir_topic": "/b"}, r"both cameras have the topic '/b'"),
         ({"rgb_topic": "", "ir_topic": ""}, r"no camera selected"),

@@ -25,7 +25,7 @@ def test_check_of_usable_set_exits_0(name: str, tmp_path: Path, capsys: pytest.C
     assert main(["data", "check", "--dataset", name, "--data", str(root), "--out", str(sheet)]) == 0
     out = capsys.readouterr().out
     for split, names in MINIATURES[name].pairs.items():
-        assert f"\n{split}: {len(names)} pairs" in out
+        assert f"\n{split}: {len(names)} pair{'s' if len(names) > 1 else ''}\n" in out.replace(" (", "\n")
     assert out.splitlines()[-1] in ("complete", "usable; see the remarks above")
     assert "!" not in out
     image = cv2.imread(str(sheet))

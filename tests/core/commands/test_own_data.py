@@ -170,7 +170,7 @@ def test_own_data_options_are_refused_elsewhere(here: Path, capsys: pytest.Captu
 def test_bag_of_pairs_skips_images_without_counterpart(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["bag", "make", "--data", "my_data", "--split", "train", "--rgb-rate", "4", "--ir-rate", "4"]
     assert main([*words, "--out", "t.mcap"]) == 0
-    assert "2 images without a counterpart are not in the bag" in capsys.readouterr().err
+    assert "not in the bag: 2 images without a counterpart" in capsys.readouterr().err
     truth = json.loads((here / "t.coco.json").read_text())
     assert [one["name"] for one in truth["categories"]] == list(NAMES)
     assert len(truth["images"]) == 2

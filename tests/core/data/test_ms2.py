@@ -127,7 +127,7 @@ def test_a_folder_names_all_its_sequences(tmp_path):
             (tmp_path / place / band).mkdir(parents=True)
             (tmp_path / place / band / "000000.png").write_bytes(b"")
     text = make_manifest("rasmd", tmp_path, tmp_path / "m.jsonl", hold_out=("1_sunny",))
-    assert "m.jsonl: 1 items" in text
+    assert "m.jsonl: 1 item (" in text
     assert "m_val.jsonl: 2 items (swir 2), 2 sequences" in text
 
 
@@ -149,7 +149,7 @@ def test_an_unusable_calibration_is_refused_with_the_remedy(tmp_path):
     np.save(folder / "calib.npy", CALIBRATION)
     subprocess.run([sys.executable, "-c", code], check=True)
     (folder / "calib.npy").unlink()
-    assert "1 items" in make_manifest("ms2", root, out)
+    assert "1 item (" in make_manifest("ms2", root, out)
     whole = (folder / "calib.npz").read_bytes()
     flags = whole.index(b"PK\x01\x02") + 8  # of the first matrix in the archive's directory
     encrypted = whole[:flags] + b"\x01" + whole[flags + 1 :]
