@@ -118,8 +118,8 @@ def judge_halves(pairs: Sequence[Pair], case: str) -> list[dict[str, Any]]:
                 "bound_px": evidence.uncertainty_px,
                 "gain": evidence.gain,
                 "noise": evidence.gain_noise,
-                "likeness_before": evidence.likeness_before,
-                "likeness": evidence.likeness,
+                "likeness_before": evidence.correlation_before,
+                "likeness": evidence.correlation,
             }
         )
     if len(found) == 2:

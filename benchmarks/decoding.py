@@ -154,7 +154,7 @@ def stream(encoding: str) -> float:
                 thermal[::8, ::8] = noise.integers(29000, 31000, thermal[::8, ::8].shape)
                 message = raw("mono16", 640, 512, thermal, 1280)
             frame = CameraFrame.decode(key, message)
-            for capture in feed.frame(key, now, now, frame, frame.look):
+            for capture in feed.frame(key, now, now, frame, frame.fingerprint):
                 if number % 3 == 0:
                     for one in (capture.rgb, capture.ir):
                         assert one is not None

@@ -35,16 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted, 141 if stdout's reader has left.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    return with_stdout(lambda: _run(words))
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    return with_stdout(lambda: _run(argv))
 
 
-def _run(words: list[str]) -> int:
-    if "bag" not in words[:3] and "evaluate" in words[:3] and words[words.index("evaluate") + 1 :][:1] == ["retrieval"]:
-        at = words.index("evaluate")
-        words[at : at + 2] = [evaluate_retrieval.NAME]
-    options = _parser().parse_args(words)
-    options.words = words  # recorded in reports
+def _run(argv: list[str]) -> int:
+    if "bag" not in argv[:3] and "evaluate" in argv[:3] and argv[argv.index("evaluate") + 1 :][:1] == ["retrieval"]:
+        at = argv.index("evaluate")
+        argv[at : at + 2] = [evaluate_retrieval.NAME]
+    options = _parser().parse_args(argv)
+    options.words = argv  # recorded in reports
     logging.basicConfig(level=logging.WARNING)  # silences other libraries
     for handler in logging.getLogger().handlers:
         handler.setFormatter(PrintableFormatter("%(levelname)s %(message)s"))
@@ -133,10 +133,10 @@ def _export(options: argparse.Namespace) -> int:
     from spectradino_core.evaluation.sets import FolderSet
     from spectradino_core.export.onnx_model import export
     from spectradino_core.models.perception_checkpoint import load_perception
-    from spectradino_core.runtime.bundle import STREAMS, beside
+    from spectradino_core.runtime.bundle import STREAMS, companion_path
 
     paths = {
-        streams: options.out if streams == "both" else beside(options.out, streams)
+        streams: options.out if streams == "both" else companion_path(options.out, streams)
         for streams in (STREAMS if options.streams == "all" else (options.streams,))
     }
     for path in (options.out, *paths.values()):

@@ -336,11 +336,11 @@ def write_error(path: str | os.PathLike[str], error: BaseException, needed: int 
         reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
         return OSError(getattr(error, "errno", None), f"{path} could not be written: {reason}")
     found = _space(path.parent)
-    room = [f"{_size(found[0])} of {_size(found[1])} free"] if found else []
-    room += [f"about {_size(needed)} needed"] if needed else []
+    space = [f"{_size(found[0])} of {_size(found[1])} free"] if found else []
+    space += [f"about {_size(needed)} needed"] if needed else []
     return OSError(
         errno.ENOSPC,
-        f"{path} could not be written: the disk is full ({', '.join(room) or 'or the quota is spent'}); the previous "
+        f"{path} could not be written: the disk is full ({', '.join(space) or 'or the quota is spent'}); the previous "
         "content is kept: make room, and run the same command again",
     )
 

@@ -32,7 +32,7 @@ Report = Callable[[str, "str | None"], None]
 def run_jobs(
     work: Work,
     jobs: Mapping[str, Any],
-    at_once: int,
+    workers: int,
     engine: str = "processes",
     report: Report | None = None,
     needs: Mapping[str, Collection[str]] | None = None,
@@ -42,7 +42,7 @@ def run_jobs(
 
     Args:
         work, jobs: module-level function, so that other processes can import it; its argument by job name.
-        at_once: number of parallel jobs, at least 1. With 1 they run in this process, unless `engine` is "ray" or
+        workers: number of parallel jobs, at least 1. With 1 they run in this process, unless `engine` is "ray" or
             `fresh` is set.
         engine: one of `ENGINES`.
         report: called at the end of each job.
@@ -58,13 +58,13 @@ def run_jobs(
     """
     if engine not in ENGINES:
         raise ValueError(f"engine {engine!r} is not one of {', '.join(ENGINES)}")
-    if at_once < 1:
-        raise ValueError(f"the number of parallel jobs must be at least 1, got {at_once}")
+    if workers < 1:
+        raise ValueError(f"the number of parallel jobs must be at least 1, got {workers}")
     queue = _Queue(jobs, needs or {}, report or (lambda name, error: None))
     if engine == "ray":
-        _on_ray(work, queue, at_once)
-    elif fresh or (at_once > 1 and len(jobs) > 1):
-        _in_processes(work, queue, at_once, fresh)
+        _on_ray(work, queue, workers)
+    elif fresh or (workers > 1 and len(jobs) > 1):
+        _in_processes(work, queue, workers, fresh)
     else:
         while (job := queue.next()) is not None:
             queue.ended(job[0], run_here(work, job[1]))
@@ -133,7 +133,7 @@ class _Worker:
             return _killed(self.process.exitcode), False
 
 
-def _in_processes(work: Work, queue: _Queue, at_once: int, fresh: bool) -> None:
+def _in_processes(work: Work, queue: _Queue, workers: int, fresh: bool) -> None:
     # Not forked from this process: threads of ONNX Runtime and OpenCV don't survive a fork.
     context: Any = multiprocessing.get_context("forkserver" if fresh else "spawn")
     if fresh:
@@ -142,7 +142,7 @@ def _in_processes(work: Work, queue: _Queue, at_once: int, fresh: bool) -> None:
     idle: list[_Worker] = []
     try:
         while True:
-            while len(busy) < at_once and (job := queue.next()) is not None:
+            while len(busy) < workers and (job := queue.next()) is not None:
                 worker = idle.pop() if idle else _started(context, fresh)
                 busy.append(worker)
                 worker.give(job[0], work, job[1])
@@ -199,7 +199,7 @@ def _killed(code: int | None) -> str:
     return f"{KILLED} (exit code {code})"
 
 
-def _on_ray(work: Work, queue: _Queue, at_once: int) -> None:
+def _on_ray(work: Work, queue: _Queue, workers: int) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
     try:
         import ray
@@ -207,7 +207,7 @@ def _on_ray(work: Work, queue: _Queue, at_once: int) -> None:
         raise RuntimeError(f"Ray is not installed ({missing}): pip install 'spectradino_ros[ray]'") from None
     started = not ray.is_initialized()
     if started:  # the cluster of RAY_ADDRESS, else a local one
-        own: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": at_once, "include_dashboard": False}
+        own: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
         try:
             ray.init(log_to_driver=True, logging_level=logging.WARNING, **own)
         except Exception as refusal:  # Ray has no common base class for these
@@ -216,7 +216,7 @@ def _on_ray(work: Work, queue: _Queue, at_once: int) -> None:
     running: dict[Any, str] = {}
     try:
         while True:
-            while len(running) < at_once and (job := queue.next()) is not None:
+            while len(running) < workers and (job := queue.next()) is not None:
                 running[task.remote(work, job[1])] = job[0]
             if not running:
                 return

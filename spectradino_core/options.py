@@ -182,12 +182,12 @@ class Parser(argparse.ArgumentParser):
         is_option = re.match(r"-[^\d.\s]", word) is not None and " " not in name
         return is_option and not any(one.startswith(name) for one in self._option_string_actions)
 
-    def _refuse_unknown(self, words: Sequence[str]) -> None:
+    def _refuse_unknown(self, names: Sequence[str]) -> None:
         known = [
             one for action in self._actions if action.help is not argparse.SUPPRESS for one in action.option_strings
         ]
-        near = difflib.get_close_matches(words[0].partition("=")[0], known, 1)
-        self.error(f"unrecognized arguments: {' '.join(words)}{f' (did you mean {near[0]}?)' if near else ''}")
+        near = difflib.get_close_matches(names[0].partition("=")[0], known, 1)
+        self.error(f"unrecognized arguments: {' '.join(names)}{f' (did you mean {near[0]}?)' if near else ''}")
 
 
 def add_option(
@@ -247,15 +247,15 @@ def add_former(group: Any, target: argparse.Action, *former: str, **changes: Any
             group.add_argument(name, **form | {"metavar": name.upper()}).required = False
 
 
-def refuse(options: argparse.Namespace, words: str, why: str) -> None:
-    """Raise ValueError if an option named in `words`, such as "split limit", was given: is not None, False or empty.
+def refuse(options: argparse.Namespace, names: str, reason: str) -> None:
+    """Raise ValueError if an option named in `names`, such as "split limit", was given: is not None, False or empty.
 
-    `why` is the rest of the sentence that begins with the option, such as "has no effect without --data".
+    `reason` is the rest of the sentence that begins with the option, such as "has no effect without --data".
     """
-    for word in words.split():
+    for word in names.split():
         value = getattr(options, word.replace("-", "_"))
         if not (value is None or value is False or value in ((), [])):
-            raise ValueError(f"--{word} {why}")
+            raise ValueError(f"--{word} {reason}")
 
 
 def claim_file(path: Path, endings: Sequence[str], overwrite: bool, option: str = "--out") -> None:

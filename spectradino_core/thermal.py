@@ -176,9 +176,9 @@ def override_contract(
         return _of_camera(model, kelvin_per_count, celsius_offset)
     if normalization == "none":
         _require(not has_range, "ir_normalization 'none' takes no range: leave ir_range_low and ir_range_high at 0")
-        return _like(model, ThermalContract(kind="none", depths=model.depths))
+        return _with_model_rules(model, ThermalContract(kind="none", depths=model.depths))
     if normalization == "percentile":
-        own = model if model.kind == "percentile" else _like(model, ThermalContract(depths=model.depths))
+        own = model if model.kind == "percentile" else _with_model_rules(model, ThermalContract(depths=model.depths))
         _require(
             not has_range or 0 <= low < high <= 100,
             f"ir_range_low and ir_range_high must be percentiles, 0 to 100, got {low:g} and {high:g}",
@@ -198,7 +198,7 @@ def _of_camera(model: ThermalContract, kelvin_per_count: float, celsius_offset: 
     """Apply a camera's scale to a fixed range in kelvin; other contracts do not depend on it."""
     if not kelvin_per_count or model.kind != "fixed" or model.kelvin_per_count is None:
         return model
-    return _in_reach(replace(model, kelvin_per_count=kelvin_per_count), celsius_offset)
+    return _checked_range(replace(model, kelvin_per_count=kelvin_per_count), celsius_offset)
 
 
 def override_invalid_counts(contract: ThermalContract, counts: str) -> ThermalContract:
@@ -236,15 +236,15 @@ def _fixed(
         "at 0 and give the range in counts, or use a 16-bit model",
     )
     contract = ThermalContract(kind="fixed", low=low, high=high, kelvin_per_count=kelvin_per_count, depths=(depth,))
-    return _in_reach(_like(model, contract), celsius_offset)
+    return _checked_range(_with_model_rules(model, contract), celsius_offset)
 
 
-def _like(model: ThermalContract, contract: ThermalContract) -> ThermalContract:
+def _with_model_rules(model: ThermalContract, contract: ThermalContract) -> ThermalContract:
     """Return a contract with the model's rules for invalid counts."""
     return replace(contract, invalid_counts=model.invalid_counts, recognise_invalid=model.recognise_invalid)
 
 
-def _in_reach(contract: ThermalContract, celsius_offset: float) -> ThermalContract:
+def _checked_range(contract: ThermalContract, celsius_offset: float) -> ThermalContract:
     """Refuse a fixed range outside the counts of the contract's depth; one in kelvin may count from another zero."""
     largest = 2 ** contract.depths[0] - 1
     per_count = contract.kelvin_per_count or 1.0

@@ -59,7 +59,7 @@ def _remedy(image_bytes: int) -> str:
 
 def camera_topic(node: Node, name: str, transport: str = "raw") -> str:
     """Resolved name of the topic subscribed to for `name` by this transport."""
-    return node.resolve_topic_name(_asked_for(node, name, transport))
+    return node.resolve_topic_name(_requested_topic(node, name, transport))
 
 
 def warn_of_one_camera(node: Node) -> None:
@@ -72,7 +72,7 @@ def warn_of_one_camera(node: Node) -> None:
         )
 
 
-def _asked_for(node: Node, name: str, transport: str) -> str:
+def _requested_topic(node: Node, name: str, transport: str) -> str:
     # As in image_transport the base topic is remapped: with `rgb/image_raw:=/cam/image` compressed images come from
     # `/cam/image/compressed`.
     return name if transport == "raw" else f"{node.resolve_topic_name(name)}/{transport}"
@@ -135,7 +135,7 @@ class Camera:
     def watch(self, timeout_s: float) -> None:
         """Warn if no message has arrived for `timeout_s` seconds, with the likely cause and remedy."""
         self._watch_losses()
-        silent_s = min(self._health.silent_for(self.key), monotonic() - self._since)
+        silent_s = min(self._health.seconds_silent(self.key), monotonic() - self._since)
         if silent_s < timeout_s:
             return
         kinds = [info.topic_type for info in self._node.get_publishers_info_by_topic(self.topic)]
@@ -143,27 +143,27 @@ class Camera:
         elsewhere = {other: camera_topic(self._node, self._name, other) for other in TRANSPORTS}
         other = next((t for t, topic in elsewhere.items() if self._node.count_publishers(topic)), "")
         if publishers == 0 and other:
-            why = f"but {elsewhere[other]} has a publisher: set the parameter {self.key}_transport to {other}"
+            reason = f"but {elsewhere[other]} has a publisher: set the parameter {self.key}_transport to {other}"
         elif publishers == 0:
-            why = (
+            reason = (
                 f"because it has no publisher: start the camera driver, or remap '{self._name}' to the camera's topic "
                 f"(launch argument {self.key}_topic, or -r {self._name}:=...)"
             )
         elif wanted not in kinds:  # Fast DDS has no event for it
-            why = (
+            reason = (
                 f"because its publisher sends {', '.join(sorted(set(kinds)))}, not {wanted}: set the parameter "
                 f"{self.key}_transport"
             )
         elif self._health.total(self.key) == 0:
-            why = f"although it has {publishers} publisher(s): check that the driver is streaming. {_remedy(0)}"
+            reason = f"although it has {publishers} publisher(s): check that the driver is streaming. {_remedy(0)}"
         else:
-            why = f"although it has {publishers} publisher(s): check whether the camera has stopped"
-        text = f"no message on {self.topic} for {silent_s:.0f} s, {why}"
+            reason = f"although it has {publishers} publisher(s): check whether the camera has stopped"
+        text = f"no message on {self.topic} for {silent_s:.0f} s, {reason}"
         self._notices.warn(f"silent {self.topic}", text, counted=False)
 
     def _watch_losses(self) -> None:
         """Warn if many of the camera's images are lost, by the gaps between their stamps."""
-        if monotonic() - self._since < _LOSS_SECONDS or self._health.silent_for(self.key) > 1.0:
+        if monotonic() - self._since < _LOSS_SECONDS or self._health.seconds_silent(self.key) > 1.0:
             return
         found = lost_fraction(list(self._stamps))
         if found is not None and found[0] > _TOLERATED_LOSS:
@@ -178,7 +178,7 @@ class Camera:
         known = inspect.signature(SubscriptionEventCallbacks).parameters  # Humble has no event of types
         return self._node.create_subscription(
             self._kind,
-            _asked_for(self._node, self._name, self._transport),
+            _requested_topic(self._node, self._name, self._transport),
             self._on_message,
             qos,
             event_callbacks=SubscriptionEventCallbacks(**{k: v for k, v in events.items() if k in known}),

@@ -64,7 +64,7 @@ from spectradino_ros.worker import NewestOnlyWorker
 NODE_NAME = "detector_node"
 _WATCH_S = 0.5
 _DIAGNOSTICS_S = 1.0
-_STAND_BACK_S = 0.004
+_RELEASE_TIMEOUT_S = 0.004
 """Maximum time for which the executor's thread leaves the interpreter to the worker's."""
 _PERIODS_WITHOUT_RESULT = 3.0
 """Periods of `max_rate_hz` without a result before it is reported."""
@@ -178,7 +178,7 @@ class DetectorNode(ManagedNode):
             self.get_logger().warning(f"parameter '{name}' has no effect without registration_from_camera_info")
         self._outputs = Outputs(self, info, temperatures=scale is not None)
         self._pipeline, self._engine, self._registering, self._lost = pipeline, engine, registering, ""
-        _settle_memory()
+        _tune_memory()
 
     def _activate(self) -> None:
         pipeline, engine, outputs, settings = self._pipeline, self._engine, self._outputs, self.settings
@@ -199,7 +199,7 @@ class DetectorNode(ManagedNode):
             self, pipeline, outputs, lambda: self.settings, self._drops, health, notices, registering, self._on_lost
         )
         self._worker = NewestOnlyWorker(processor.process, processor.failed)
-        pipeline.on_prepared = self._worker.let_go
+        pipeline.on_prepared = self._worker.release_waiters
         self._update_subscriptions()
         topics = " and ".join(camera_topic(self, name, settings.transport_of(key)) for key, name in IMAGES.items())
         warn_of_one_camera(self)
@@ -212,7 +212,7 @@ class DetectorNode(ManagedNode):
         outputs, intake, registering = self._outputs, self._intake, self._registering
         assert outputs is not None
         assert registering is not None
-        wanted = not self.settings.lazy_subscription or outputs.listened
+        wanted = not self.settings.lazy_subscription or outputs.has_subscriber
         if wanted and intake is None:
             self._intake = Intake(
                 self, self.settings, self._health, self._notices, self._submit, registering, self._publish_mode
@@ -236,15 +236,15 @@ class DetectorNode(ManagedNode):
         dropped = worker.submit(*captures)
         if any(capture.after_jump for capture in dropped):
             processor.note_jump()
-        worker.stand_back(_STAND_BACK_S)
+        worker.wait_for_release(_RELEASE_TIMEOUT_S)
         if dropped and engine is not None and engine.condition is Condition.REBUILDING:
             self._health.dropped("engine_rebuilding", len(dropped))
             return []
         return dropped
 
-    def _on_lost(self, why: str) -> None:
+    def _on_lost(self, reason: str) -> None:
         """Note on the worker's thread that the engine was given up; `_watch` then deactivates the node."""
-        self._lost = why
+        self._lost = reason
 
     def _publish_labels(self) -> None:
         if self._outputs is not None and self._pipeline is not None:
@@ -337,7 +337,7 @@ class DetectorNode(ManagedNode):
             settings = self.settings
             period_s = 1.0 / settings.max_rate_hz if settings.max_rate_hz else 0.0
             timeout_s = max(settings.no_message_timeout_s, _PERIODS_WITHOUT_RESULT * period_s)
-            text = diagnosing.silence(self._health, self._intake, self._drops(), timeout_s)
+            text = diagnosing.describe_silence(self._health, self._intake, self._drops(), timeout_s)
             if text and settings.enabled:
                 self._notices.warn("no result", text, counted=False)
 
@@ -376,7 +376,7 @@ class DetectorNode(ManagedNode):
         return drops
 
 
-def _settle_memory() -> None:
+def _tune_memory() -> None:
     """Exclude long-lived objects from garbage collection, and have glibc keep freed image buffers.
 
     A full collection took 20 to 60 ms. Freeing one large block raises glibc's mmap threshold, so buffers freed by one

@@ -44,7 +44,7 @@ def intake_facts(intake: Intake) -> dict[str, str]:
     median, learnt = pairer.median_offset_ms, feed.offsets.learnt
     learnt_text = str(learnt or "not yet") if feed.settings.learn_ir_time_offset else "off (learn_ir_time_offset)"
     by_images = "not yet"
-    if (shown := feed.offsets.shown) is not None:
+    if (shown := feed.offsets.image_offset) is not None:
         by_images = f"{shown.offset_ns / 1e6:+.0f} (standard deviation {shown.spread_ns / 1e6:.0f})"
     return {
         "mode": feed.modes.mode.value,
@@ -62,13 +62,17 @@ def intake_facts(intake: Intake) -> dict[str, str]:
     }
 
 
-def silence(health: Health, intake: Intake, drops: dict[str, int], timeout_s: float) -> str:
+def describe_silence(health: Health, intake: Intake, drops: dict[str, int], timeout_s: float) -> str:
     """Describe why frames arrive but no result was published for `timeout_s`, given the drops by cause.
 
     "" if results are published, or if a camera is silent, which is reported elsewhere.
     """
-    silent_s, frames = health.silent_for("answers"), health.unanswered
-    if silent_s < timeout_s or frames < _FRAMES or any(health.silent_for(key) > timeout_s for key in intake.cameras):
+    silent_s, frames = health.seconds_silent("answers"), health.messages_since_result
+    if (
+        silent_s < timeout_s
+        or frames < _FRAMES
+        or any(health.seconds_silent(key) > timeout_s for key in intake.cameras)
+    ):
         return ""
     causes = ", ".join(f"{cause} {count}" for cause, count in Counter(drops).most_common(_CAUSES)) or "none"
     modes = intake.feed.modes

@@ -40,10 +40,10 @@ def remedy(module: str) -> str:
     return ""
 
 
-def _for_ros(words: Sequence[str]) -> Iterator[tuple[str, bool]]:
+def _for_ros(arguments: Sequence[str]) -> Iterator[tuple[str, bool]]:
     """Yield each argument and whether ROS reads it: those from --ros-args to -- ."""
     is_for_ros = False
-    for word in words:
+    for word in arguments:
         if word == _BEGIN or (is_for_ros and word == _END):
             is_for_ros = word == _BEGIN
             yield word, True
@@ -51,33 +51,33 @@ def _for_ros(words: Sequence[str]) -> Iterator[tuple[str, bool]]:
             yield word, is_for_ros
 
 
-def outside_ros(words: Sequence[str]) -> list[str]:
+def outside_ros(arguments: Sequence[str]) -> list[str]:
     """Return the arguments that ROS does not read."""
-    return [word for word, is_for_ros in _for_ros(words) if not is_for_ros]
+    return [word for word, is_for_ros in _for_ros(arguments) if not is_for_ros]
 
 
-def _parameter_files(words: Sequence[str]) -> list[str]:
+def _parameter_files(arguments: Sequence[str]) -> list[str]:
     """Return the files that follow --params-file among the arguments for ROS."""
-    following = [*words[1:], _BEGIN]
+    following = [*arguments[1:], _BEGIN]
     return [
         file
-        for (word, is_for_ros), file in zip(_for_ros(words), following)
+        for (word, is_for_ros), file in zip(_for_ros(arguments), following)
         if is_for_ros and word == "--params-file" and file not in (_BEGIN, _END)
     ]
 
 
-def refuse(words: Sequence[str]) -> tuple[int, str] | None:
+def refuse(arguments: Sequence[str]) -> tuple[int, str] | None:
     """Return exit code and text to print instead of starting the node with these arguments; None: start it."""
     from spectradino_core.files import FileError, read_text
     from spectradino_core.streams.parameter_values import shorten
     from spectradino_core.streams.settings import specs
 
-    own = outside_ros(words)
+    own = outside_ros(arguments)
     if "-h" in own or "--help" in own:
         return 0, usage()
     if not own:
         try:  # ROS would block on a pipe, and report another encoding as "line 0"
-            for path in _parameter_files(words):
+            for path in _parameter_files(arguments):
                 read_text(path, "parameter file")
         except FileError as error:
             return 1, f"detector_node cannot start: {error}"

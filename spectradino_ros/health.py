@@ -43,20 +43,20 @@ class Health:
             self._ir_invalid: deque[float] = deque(maxlen=_FRAMES_OF_INVALID)
             self._late = 0
             self._errors = 0
-            self._unanswered = 0
+            self._since_result = 0
 
     def arrived(self, what: str) -> None:
         """Count a message of the camera with key `what`."""
         now = self._clock()
         with self._lock:
             self._totals[what] += 1
-            self._unanswered = 0 if what == "answers" else self._unanswered + 1
+            self._since_result = 0 if what == "answers" else self._since_result + 1
             self._arrivals.setdefault(what, deque(maxlen=1000)).append(now)
 
     def resumed(self) -> None:
         """Restart the time without a result, as when inference is enabled again."""
         with self._lock:
-            self._since, self._unanswered = self._clock(), 0
+            self._since, self._since_result = self._clock(), 0
             self._arrivals.pop("answers", None)
 
     def dropped(self, cause: str, count: int = 1) -> None:
@@ -70,7 +70,7 @@ class Health:
         with self._lock:
             self._errors += 1
 
-    def answered(self, latency_ms: float, in_time: bool) -> None:
+    def count_result(self, latency_ms: float, in_time: bool) -> None:
         """Count a result, with its latency from the header stamp and whether it met the deadline."""
         self.arrived("answers")
         with self._lock:
@@ -94,12 +94,12 @@ class Health:
             return self._totals[what]
 
     @property
-    def unanswered(self) -> int:
+    def messages_since_result(self) -> int:
         """Number of camera messages since the last result."""
         with self._lock:
-            return self._unanswered
+            return self._since_result
 
-    def silent_for(self, what: str) -> float:
+    def seconds_silent(self, what: str) -> float:
         """Seconds since the last message of `what`, or since the reset if there was none; see `total`."""
         with self._lock:
             times = self._arrivals.get(what)
@@ -155,12 +155,12 @@ class Health:
             ir_invalid = sum(self._ir_invalid) / len(self._ir_invalid) if self._ir_invalid else None
             latencies, late, errors = list(self._latencies), self._late, self._errors
             rates = {what: self._rate(what) for what in (*inputs, "answers")}
-        silent = [topic for what, topic in inputs.items() if self.silent_for(what) > timeout_s]
+        silent = [topic for what, topic in inputs.items() if self.seconds_silent(what) > timeout_s]
         values = {"state": state, **facts}
         for what, topic in inputs.items():
             values[f"{topic} rate [Hz]"] = f"{rates[what]:.2f}"
             values[f"{topic} messages"] = str(totals.get(what, 0))
-            values[f"{topic} age [s]"] = f"{self.silent_for(what):.2f}" if totals.get(what) else "never"
+            values[f"{topic} age [s]"] = f"{self.seconds_silent(what):.2f}" if totals.get(what) else "never"
         values["answers rate [Hz]"] = f"{rates['answers']:.2f}"
         values["answers"] = str(totals.get("answers", 0))
         if latencies:

@@ -204,7 +204,7 @@ class Intake:
             self.feed.registration = self._registering.current
             self.feed.modes.rgb_grid = self._registering.rgb_size is not None
             stamp = stamp_ns(frame.header)
-            self._submit_captures(self.feed.frame(key, stamp, arrival_ns, frame, frame.look, frame.glance))
+            self._submit_captures(self.feed.frame(key, stamp, arrival_ns, frame, frame.fingerprint, frame.small_pixels))
         except DecodeError as error:
             self._health.dropped(f"{key}_{error.cause}")
             self._notices.warn(f"{error.cause} {topic}", f"dropped a frame of {topic}: {error}")
@@ -214,11 +214,11 @@ class Intake:
             self._notices.error(f"intake {topic}", f"dropped a frame of {topic}: {error}\n{traceback.format_exc()}")
 
     def _on_camera_info(self, key: str, info: CameraInfo) -> None:
-        had_one = self._registering.current is not None
+        had_registration = self._registering.current is not None
         if not self._register(partial(self._registering.take, key, info), f"the {key} camera's camera_info"):
             return
         topic = camera_info_topic(self._node, key)
-        if had_one and (publishers := self._node.count_publishers(topic)) > 1:
+        if had_registration and (publishers := self._node.count_publishers(topic)) > 1:
             self._notices.warn(
                 f"publishers {topic}",
                 f"{publishers} publishers send different calibrations on {topic}, and the registration uses the "

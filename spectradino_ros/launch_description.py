@@ -73,8 +73,8 @@ def _include() -> tuple[IncludeLaunchDescription | None, frozenset[str]]:
     return None, frozenset()
 
 
-def _text(context: LaunchContext, words: Any) -> str:
-    return str(perform_substitutions(context, normalize_to_list_of_substitutions(words)))
+def _text(context: LaunchContext, substitutions: Any) -> str:
+    return str(perform_substitutions(context, normalize_to_list_of_substitutions(substitutions)))
 
 
 def _node(context: LaunchContext, band: str, names: Iterable[str]) -> list[Node]:

@@ -83,14 +83,14 @@ class ManagedNode(LifecycleNode):
     def _transition(
         self,
         name: str,
-        do: Callable[[], None],
+        action: Callable[[], None],
         entities: Callable[[LifecycleState], TransitionCallbackReturn],
         state: LifecycleState,
         after: Callable[[], None] | None = None,
     ) -> TransitionCallbackReturn:
         """Run a transition and log its exception, which rclpy would discard silently."""
         try:
-            do()
+            action()
             result = entities(state)
             if after is not None:
                 after()
@@ -102,12 +102,12 @@ class ManagedNode(LifecycleNode):
             self.get_logger().error(log_line(f"cannot {name}: {type(error).__name__}: {error}\n{trace}"))
         return TransitionCallbackReturn.FAILURE
 
-    def _guarded(self, what: str, do: Callable[[], None]) -> Callable[[], None]:
+    def _guarded(self, what: str, action: Callable[[], None]) -> Callable[[], None]:
         """Wrap a timer callback so that its exception is logged instead of ending the process."""
 
         def call() -> None:
             try:
-                do()
+                action()
             except self.expected_errors as error:
                 self._notices.error(what, f"cannot {what}: {error}")
             except Exception as error:
@@ -150,13 +150,13 @@ class ManagedNode(LifecycleNode):
         present = self.get_parameter(given.name).value
         return given.type_ is not Parameter.Type.NOT_SET and is_unchanged(given.name, present, given.value)
 
-    def _allowed_only(self, change: Callback) -> Callback:
+    def _allowed_only(self, transition: Callback) -> Callback:
         """Wrap `change_state` to respond success=False to transitions not allowed in the current state."""
 
         def call(request: Any, response: Any) -> Any:
             allowed, label, number = self.transitions, request.transition.label, request.transition.id
             if (label in allowed) if label else (number in allowed.values()):
-                return change(request, response)
+                return transition(request, response)
             label = label or _LABELS.get(number, "unknown")
             state, hint = self.state, ""
             if self.autostart and label in ("configure", "activate") and state == "active":

@@ -67,7 +67,7 @@ def make(kind: str, **fields: Any) -> Any:
 
 
 def detections_message(
-    percepts: PerceptionResult,
+    perception: PerceptionResult,
     header: Header,
     parts: list[Detection2D] | None = None,
     class_ids: Sequence[str] = (),
@@ -78,16 +78,16 @@ def detections_message(
     message made from the same list before becomes invalid.
     """
     parts = [] if parts is None else parts
-    while len(parts) < len(percepts):
+    while len(parts) < len(perception):
         parts.append(Detection2D(results=[ObjectHypothesisWithPose()]))
-    for detection, found in zip(parts, detection_fields(percepts, class_ids)):
+    for detection, found in zip(parts, detection_fields(perception, class_ids)):
         detection.header = header
         hypothesis, box = detection.results[0].hypothesis, detection.bbox
         hypothesis.class_id, hypothesis.score = found.class_id, found.score
         detection.id = found.track_id
         box.center.position.x, box.center.position.y = found.x, found.y
         box.size_x, box.size_y = found.width, found.height
-    return Detection2DArray(header=header, detections=parts[: len(percepts)])
+    return Detection2DArray(header=header, detections=parts[: len(perception)])
 
 
 def image_message(pixels: np.ndarray, encoding: str, header: Header) -> Image:
@@ -145,7 +145,7 @@ class Outputs:
             self._node.destroy_lifecycle_publisher(publisher)
 
     @property
-    def listened(self) -> bool:
+    def has_subscriber(self) -> bool:
         """Whether any per-frame topic has a subscriber."""
         return any(self._has_subscriber(key) for key, topic in OUTPUTS.items() if not topic.latched)
 
@@ -180,21 +180,21 @@ class Outputs:
         self._publishers[key].publish(message())
         return True
 
-    def publish_percepts(self, percepts: PerceptionResult, header: Header, class_ids: Sequence[str] = ()) -> None:
+    def publish_perception(self, perception: PerceptionResult, header: Header, class_ids: Sequence[str] = ()) -> None:
         """Publish the detections, also if there are none, and the mask for its subscribers."""
-        self._publishers["detections"].publish(detections_message(percepts, header, self._parts, class_ids))
-        if (mask := percepts.mask) is not None:
+        self._publishers["detections"].publish(detections_message(perception, header, self._parts, class_ids))
+        if (mask := perception.mask) is not None:
             self._publish_on_demand("mask", lambda: image_message(mask, "mono8", header))
 
-    def publish_annotations(self, percepts: PerceptionResult, header: Header) -> bool:
+    def publish_annotations(self, perception: PerceptionResult, header: Header) -> bool:
         """Publish what draws the detections; returns False if it has no subscriber."""
         return self._publish_on_demand(
-            "annotations", lambda: result_fields.annotations_message(make, percepts, self._info, header.stamp)
+            "annotations", lambda: result_fields.annotations_message(make, perception, self._info, header.stamp)
         )
 
     def publish_ir_detections(
         self,
-        percepts: PerceptionResult,
+        perception: PerceptionResult,
         infrared: np.ndarray,
         registration: Registration | None,
         header: Header,
@@ -206,24 +206,24 @@ class Outputs:
         """
 
         def message() -> Detection2DArray:
-            in_ir = in_infrared_pixels(percepts, registration, (infrared.shape[1], infrared.shape[0]))
+            in_ir = in_infrared_pixels(perception, registration, (infrared.shape[1], infrared.shape[0]))
             return detections_message(in_ir, header, self._ir_parts, class_ids)
 
         return self._publish_on_demand("ir_detections", message)
 
     def publish_temperatures(
-        self, percepts: PerceptionResult, header: Header, ir_stamp: Time, class_ids: Sequence[str] = ()
+        self, perception: PerceptionResult, header: Header, ir_stamp: Time, class_ids: Sequence[str] = ()
     ) -> None:
         """Publish the temperatures of the detections, if there are any and they have a subscriber."""
-        if percepts.temperatures is not None:
+        if perception.temperatures is not None:
             self._publish_on_demand(
                 "temperatures",
-                lambda: result_fields.temperatures_message(make, percepts, header, ir_stamp, class_ids),
+                lambda: result_fields.temperatures_message(make, perception, header, ir_stamp, class_ids),
             )
 
     def publish_overlay(
         self,
-        percepts: PerceptionResult,
+        perception: PerceptionResult,
         rgb: np.ndarray | None,
         infrared: np.ndarray | None,
         registration: Registration | None,
@@ -232,7 +232,7 @@ class Outputs:
         """Publish what `overlay_of` draws, raw and as JPEG; returns False without a subscriber or an image."""
         if not self._has_subscriber("overlay") and not self._has_subscriber("overlay_compressed"):
             return False
-        drawn = overlay_of(percepts, rgb, infrared, registration, self._info)
+        drawn = overlay_of(perception, rgb, infrared, registration, self._info)
         if drawn is None:
             return False
         self._publish_on_demand("overlay", lambda: image_message(drawn, "rgb8", header))
@@ -247,7 +247,7 @@ class Outputs:
             "registration", lambda: image_message(checkerboard(rgb, infrared, registration), "rgb8", header)
         )
 
-    def publish_report(self, percepts: PerceptionResult, facts: Facts, header: Header) -> None:
+    def publish_report(self, perception: PerceptionResult, facts: Facts, header: Header) -> None:
         """Publish the frame report of one result."""
-        message = result_fields.report_message(make, percepts, facts, self._info, header)
+        message = result_fields.report_message(make, perception, facts, self._info, header)
         self._publishers["frame_report"].publish(message)

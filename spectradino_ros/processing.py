@@ -90,7 +90,7 @@ class CaptureProcessor:
             self._report_damaged(error)
             capture = capture.without(error.camera)
         try:
-            percepts = self._found(settings, capture)
+            perception = self._found(settings, capture)
         except NoValidPixelError as error:
             # The RGB image is used alone where the fallback mode permits it, and dropped with the IR frame elsewhere.
             if capture.rgb is None or Mode.RGB_ONLY not in modes_alone(settings, self._registering):
@@ -101,19 +101,19 @@ class CaptureProcessor:
                 self._health.invalid_pixels(1.0)
                 self._notices.error("thermal", f"dropped a frame of {self._topics['ir']}: {error}")
             capture = capture.without("ir")
-            percepts = self._found(settings, capture)
+            perception = self._found(settings, capture)
         rgb, ir = capture.rgb, capture.ir
         ir_reused = ir is not None and ir.used
         if ir is not None:
             ir.used = True
-        if percepts.ir_invalid is not None:
-            self._health.invalid_pixels(percepts.ir_invalid)
+        if perception.ir_invalid is not None:
+            self._health.invalid_pixels(perception.ir_invalid)
         self._check_sizes(capture)
 
         header = capture.reference.header
-        if percepts.registered:  # RGB pixels at the stamp of the IR frame
+        if perception.registered:  # RGB pixels at the stamp of the IR frame
             header = Header(stamp=header.stamp, frame_id=self._registering.rgb_frame_id)
-        text = own_pixels(percepts, self._topics)
+        text = own_pixels(perception, self._topics)
         if text and not self._own_pixels:
             self._notices.warn("grid", text)
         self._own_pixels = bool(text)
@@ -122,25 +122,25 @@ class CaptureProcessor:
         latency_ms = self._latency_ms(header, self._topics["ir" if rgb is None else "rgb"])
         found = perf_counter()
         class_ids = settings.class_ids_of(self._pipeline.info)
-        self._outputs.publish_percepts(percepts, header, class_ids)
+        self._outputs.publish_perception(perception, header, class_ids)
         if ir is not None:
             registration = self._pipeline.used_registration  # camera_info may change the other, motion shifts it
-            self._outputs.publish_ir_detections(percepts, ir.pixels, registration, ir.header, class_ids)
-            self._outputs.publish_temperatures(percepts, header, ir.header.stamp, class_ids)
+            self._outputs.publish_ir_detections(perception, ir.pixels, registration, ir.header, class_ids)
+            self._outputs.publish_temperatures(perception, header, ir.header.stamp, class_ids)
         published = perf_counter()
         steps_ms = {
             "decode": sum(frame.decode_ms for frame in (rgb, None if ir_reused else ir) if frame is not None),
             "pairing": (ready_s - capture.reference.received_s) * 1e3,
             "queue": (start - ready_s) * 1e3,
-            **percepts.steps_ms,
+            **perception.steps_ms,
             "publish": (published - found) * 1e3,
         }
-        self._draw("annotations", self._outputs.publish_annotations, percepts, header)
+        self._draw("annotations", self._outputs.publish_annotations, perception, header)
         images = [None if frame is None else frame.pixels for frame in (rgb, ir)]
         if settings.publish_overlay:
             registration = self._pipeline.registration  # of `find`; that of `registering` may be another by now
             publish = self._outputs.publish_overlay
-            steps_ms |= self._draw("overlay", publish, percepts, *images, registration, header)
+            steps_ms |= self._draw("overlay", publish, perception, *images, registration, header)
         if rgb is not None and ir is not None:
             registration = self._pipeline.used_registration
             steps_ms |= self._draw("registration", self._outputs.publish_registration, *images, registration, header)
@@ -154,9 +154,9 @@ class CaptureProcessor:
             drops=self._drops(),
             deadline_ms=settings.deadline_ms,
         )
-        self._health.answered(latency_ms, facts.deadline_met)
-        self._outputs.publish_report(percepts, facts, header)
-        self._node.get_logger().debug(f"{percepts.mode.value}: {len(percepts)} detections, {latency_ms:.1f} ms")
+        self._health.count_result(latency_ms, facts.deadline_met)
+        self._outputs.publish_report(perception, facts, header)
+        self._node.get_logger().debug(f"{perception.mode.value}: {len(perception)} detections, {latency_ms:.1f} ms")
 
     def _draw(self, view: str, publish: Callable[..., bool], *arguments: Any) -> dict[str, float]:
         """Publish a view for people, whose failure does not cost the result; returns its time in ms by its name."""

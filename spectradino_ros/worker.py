@@ -26,11 +26,11 @@ class NewestOnlyWorker(Generic[Job]):
         self._failed = failed
         self._changed = threading.Condition()
         self._waiting: deque[Job] = deque()
-        self._room = 1
+        self._capacity = 1
         self._stopping = False
         self._busy = False
-        self._let_go = threading.Event()
-        self._let_go.set()
+        self._released = threading.Event()
+        self._released.set()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -45,26 +45,26 @@ class NewestOnlyWorker(Generic[Job]):
         """
         with self._changed:
             together = 1 if self._busy else len(jobs)
-            room = max(self._room, together)
-            self._room = room if room == together else room - 1
+            capacity = max(self._capacity, together)
+            self._capacity = capacity if capacity == together else capacity - 1
             self._waiting.extend(jobs)
-            dropped = [self._waiting.popleft() for _ in range(len(self._waiting) - room)]
+            dropped = [self._waiting.popleft() for _ in range(len(self._waiting) - capacity)]
             if not self._busy:
-                self._let_go.clear()
+                self._released.clear()
             self._changed.notify()
         return dropped
 
-    def let_go(self) -> None:
-        """Release threads in `stand_back`; called by `work` before it leaves Python for native code."""
-        self._let_go.set()
+    def release_waiters(self) -> None:
+        """Release threads in `wait_for_release`; called by `work` before it leaves Python for native code."""
+        self._released.set()
 
-    def stand_back(self, timeout_s: float) -> None:
-        """Wait until the current job has called `let_go` or has ended, `timeout_s` seconds at most.
+    def wait_for_release(self, timeout_s: float) -> None:
+        """Wait until the current job has called `release_waiters` or has ended, `timeout_s` seconds at most.
 
         The submitting thread runs Python code too and competes with the job for the interpreter lock (GIL): without
         this wait the job would be delayed by it.
         """
-        self._let_go.wait(timeout_s)
+        self._released.wait(timeout_s)
 
     def stop(self, timeout_s: float = 10.0) -> bool:
         """Stop the thread after the current job, drop a waiting one; returns whether it stopped in time."""
@@ -80,10 +80,10 @@ class NewestOnlyWorker(Generic[Job]):
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping or bool(self._waiting))
                 if self._stopping:
-                    self._let_go.set()
+                    self._released.set()
                     return
                 job, self._busy = self._waiting.popleft(), True
-                self._let_go.clear()
+                self._released.clear()
             try:
                 self._work(job)
             except Exception as error:  # costs one frame, never the thread
@@ -95,5 +95,5 @@ class NewestOnlyWorker(Generic[Job]):
                 with self._changed:
                     self._busy = False
                     if not self._waiting:
-                        self._let_go.set()
+                        self._released.set()
             del job  # otherwise the frame's memory is held until the next one arrives

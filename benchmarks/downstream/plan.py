@@ -25,7 +25,7 @@ class Scale:
         variant, crop: of the backbone; side of the views in pixels.
         teacher: steps, and different scenes, of the placeholder for DINOv2.
         streets: scenes for pretraining, besides RoadScene's pairs.
-        judged: unseen scenes for retrieval.
+        evaluated: unseen scenes for retrieval.
         epochs: of the three stages.
         fine: steps of fine-tuning, on scenes and on RoadScene.
         seeds: of fine-tuning.
@@ -36,7 +36,7 @@ class Scale:
     crop: int = 112
     teacher: tuple[int, int] = (1200, 2000)
     streets: int = 600
-    judged: int = 64
+    evaluated: int = 64
     epochs: tuple[int, int, int] = (16, 3, 20)
     fine: tuple[int, int] = (400, 200)
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -59,13 +59,13 @@ class Pairs:
     Attributes:
         root: that folder.
         train: pairs for pretraining.
-        judged: RoadScene's val split.
+        evaluated: RoadScene's val split.
         roadscene: the data set itself, with its boxes.
     """
 
     root: Path
     train: list[Path]
-    judged: Path
+    evaluated: Path
     roadscene: Path
 
 
@@ -73,12 +73,12 @@ def gather(data: Path, folder: Path, streets: int) -> Pairs:
     """Copy RoadScene from the shared `data` to the git-ignored `folder`, render as many scenes into it and write the
     manifests; existing files are kept."""
     home = copied(data / TRAINED["roadscene"], folder / TRAINED["roadscene"])
-    train, judged = (folder / f"roadscene_{split}.jsonl" for split in ("train", "val"))
-    for split, path in (("train", train), ("val", judged)):
+    train, evaluated = (folder / f"roadscene_{split}.jsonl" for split in ("train", "val"))
+    for split, path in (("train", train), ("val", evaluated)):
         if not path.is_file():
             make_manifest("folder", home, path, split, PATTERNS["roadscene"], folder)
     scenes = rendered(folder / f"streets_{streets}.jsonl", streets, bands=(Modality.LWIR,), maps=())
-    return Pairs(folder, [train, scenes], judged, home)
+    return Pairs(folder, [train, scenes], evaluated, home)
 
 
 def jobs_of(part: str, scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
@@ -105,15 +105,15 @@ def _pretraining(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
         command = cli(
             "pretrain", "--variant", scale.variant, "--stages", stage, "--epochs", epochs, "--crop", scale.crop,
             "--teacher", folder / "teacher.safetensors", "--manifest", *pairs.train, "--data-root", pairs.root,
-            "--val-scenes", scale.judged, "--workers", 1, "--device", "cpu", "--out", run,
+            "--val-scenes", scale.evaluated, "--workers", 1, "--device", "cpu", "--out", run,
         )  # fmt: skip
         yield Job(f"stage {stage}", command, run / f"stage{stage}" / "last.safetensors")
     models = [f"before={folder / 'start.safetensors'}", f"I={run / 'stage1' / 'best.safetensors'}"]
     models += [f"{'I' * stage}={run / f'stage{stage}' / 'last.safetensors'}" for stage in (2, 3)]
     out = work / "retrieval"
     command = cli(
-        "evaluate", "retrieval", "--model", *models, "--manifest", pairs.judged, "--data-root", pairs.root,
-        "--scenes", scale.judged,
+        "evaluate", "retrieval", "--model", *models, "--manifest", pairs.evaluated, "--data-root", pairs.root,
+        "--scenes", scale.evaluated,
         "--teacher", folder / "teacher.safetensors", "--crop", scale.crop, "--out", out,
     )  # fmt: skip
     yield Job("retrieval", command, out / "pairs.png")

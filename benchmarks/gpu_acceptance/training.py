@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.experiment import ROOT, cli
-from spectradino_core.bench.gpu import forward_rows, no_waiting, training_rows
+from spectradino_core.bench.gpu import forbid_synchronisation, forward_rows, training_rows
 from spectradino_core.data.pretraining import pretraining_batches
 from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.data.transfer import map_tensors
@@ -74,7 +74,7 @@ def check_transfer(device: str, model: Path, folder: Path) -> str:
         map_tensors(batch, lambda x, into=tensors: into.append(x) or x)
         assert device == "cpu" or all(x.is_pinned() for x in tensors), "the loader's batches are not page-locked"
         start = time.perf_counter()
-        with no_waiting(device):
+        with forbid_synchronisation(device):
             moved = batch.to(device)
         seconds.append(time.perf_counter() - start)
         expected = batch.to("cpu")

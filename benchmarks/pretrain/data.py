@@ -24,7 +24,7 @@ TRAINED = {
     "sentinel2": "s2_rgb_nir_swir",
 }
 """Pairs to train on, by the name their manifest gets."""
-JUDGED = ("roadscene", "msrs", "m3svd", "epfl", "road")
+EVALUATED = ("roadscene", "msrs", "m3svd", "epfl", "road")
 """Whose val splits are judged: Sentinel-2's has three items."""
 RGB_ONLY = {"camvid": "camvid_rgb", "coco": "coco_street_rgb"}
 """Images that only the teacher sees."""
@@ -44,14 +44,14 @@ class Pairs:
     Attributes:
         root: that folder.
         train: training pairs.
-        judged: val splits.
+        evaluated: val splits.
         rgb: RGB images without a partner.
         labelled: folders of labelled pairs by their number of training pairs, see `labelled_folder`.
     """
 
     root: Path
     train: list[Path]
-    judged: list[Path]
+    evaluated: list[Path]
     rgb: list[Path]
     labelled: dict[int, Path]
 
@@ -82,11 +82,11 @@ def gather(data: Path, folder: Path, scenes: int, labelled: Sequence[int]) -> Pa
         labelled: numbers of labelled pairs.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    train, judged, rgb = [], [], []
+    train, evaluated, rgb = [], [], []
     for name, title in (TRAINED | RGB_ONLY).items():
         copied(data / title, folder / title)
-        for split, into in (("train", train), ("val", judged)):
-            if split == "val" and name not in JUDGED:
+        for split, into in (("train", train), ("val", evaluated)):
+            if split == "val" and name not in EVALUATED:
                 continue
             path = folder / f"{name}_{split}.jsonl"
             if name in RGB_ONLY:
@@ -101,7 +101,7 @@ def gather(data: Path, folder: Path, scenes: int, labelled: Sequence[int]) -> Pa
             into.append(path)
     train.append(rendered(folder / f"scenes_{scenes}.jsonl", scenes))
     few = {count: labelled_folder(folder / LABELLED, folder / f"labelled_{count}", count) for count in labelled}
-    return Pairs(folder, train, judged, rgb, few)
+    return Pairs(folder, train, evaluated, rgb, few)
 
 
 def copied(data: Path, folder: Path) -> Path:

@@ -20,7 +20,7 @@ class Scale:
     Attributes:
         variant, crop: of the backbone; the crop in pixels is its recipe's.
         scenes: training scenes.
-        judged: unseen scenes for evaluation.
+        evaluated: unseen scenes for evaluation.
         probed: scenes that linear probes are fitted on.
         views: views of each evaluated item.
         teacher: (steps, peak learning rate) of the successive runs that make the placeholder for DINOv2.
@@ -40,7 +40,7 @@ class Scale:
     variant: str = "tiny"
     crop: int = 112
     scenes: int = 300
-    judged: int = 64
+    evaluated: int = 64
     probed: int = 64
     views: int = 4
     teacher: tuple[tuple[int, float], ...] = ((400, 1e-3), (600, 2e-4), (1400, 4e-4))
@@ -113,15 +113,15 @@ class _Plan:
     def anchors(self) -> Iterator[Job]:
         """Ablation of the anchor weight, on the plain system."""
         own = omnivorous_recipe(self.scale.variant).anchor
-        judged = ("--maps", "--knn-manifest", self._named("epfl"))
-        yield from self._varied("anchor", "--anchor", self.scale.anchors, own, *judged)
+        evaluated = ("--maps", "--knn-manifest", self._named("epfl"))
+        yield from self._varied("anchor", "--anchor", self.scale.anchors, own, *evaluated)
 
     def alphas(self) -> Iterator[Job]:
         """Ablation of the maximum fraction of RGB blended into the other modalities, on the plain system."""
         own = omnivorous_recipe(self.scale.variant).largest_alpha
         yield from self._varied("alpha", "--alpha-max", self.scale.alphas, own, *self._probes())
 
-    def _varied(self, name: str, option: str, values: Sequence[float], own: float, *judged: object) -> Iterator[Job]:
+    def _varied(self, name: str, option: str, values: Sequence[float], own: float, *evaluated: object) -> Iterator[Job]:
         """Omnivorous with one option varied; the run of `systems` has the recipe's own value."""
         yield from self._teacher()
         models = {}
@@ -131,7 +131,7 @@ class _Plan:
             job = self._omnivorous(title if changed else "omnivorous", *changed)
             models[title] = job.makes
             yield job
-        yield self._judge(f"{name}s judged", models, *judged)
+        yield self._judge(f"{name}s judged", models, *evaluated)
 
     def unseen(self) -> Iterator[Job]:
         """Omnivorous without long-wave infrared in training, beside the one that has seen it."""
@@ -171,8 +171,8 @@ class _Plan:
                     models.append(folder / "model.safetensors")
                     yield Job(f"detector, {system}, {count} pairs, seed {seed}", command, models[-1])
                 out = self.work / "detectors" / f"{system}-{count}-judged"
-                judged = ("--model", *models, "--data", data, "--device", "cpu", "--draw", 0, "--out", out)
-                command = cli("evaluate", *judged)
+                evaluated = ("--model", *models, "--data", data, "--device", "cpu", "--draw", 0, "--out", out)
+                command = cli("evaluate", *evaluated)
                 yield Job(f"detectors judged, {system}, {count} pairs", command, out / "result.json")
 
     def options(self) -> Iterator[Job]:
@@ -207,7 +207,7 @@ class _Plan:
             start = ("--start", folder / "teacher.safetensors")
 
     def _chain(self) -> Job:
-        job = self._pretrain("chain", "1,2,3", self.scale.stages, "--val-scenes", self.scale.judged)
+        job = self._pretrain("chain", "1,2,3", self.scale.stages, "--val-scenes", self.scale.evaluated)
         if self.scale.processes == 1:
             return job
         together = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(self.scale.processes))
@@ -246,8 +246,8 @@ class _Plan:
         out = self.work / _folder(name)
         named = [f"{title}={path}" for title, path in models.items()]
         command = cli(
-            "evaluate", "retrieval", "--model", *named, "--manifest", *self.pairs.judged,
-            "--data-root", self.pairs.root, "--scenes", self.scale.judged,
+            "evaluate", "retrieval", "--model", *named, "--manifest", *self.pairs.evaluated,
+            "--data-root", self.pairs.root, "--scenes", self.scale.evaluated,
             "--teacher", self.work / "teacher" / "teacher.safetensors", "--crop", self.scale.crop,
             "--views", self.scale.views, "--out", out, *more,
         )  # fmt: skip

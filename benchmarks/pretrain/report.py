@@ -54,12 +54,12 @@ def write_report(work: Path, out: Path, note: str = "") -> None:
     print(f"\n{text}\n{out}: tables.md, results.json, times.csv and plots")
 
 
-def brief_table(judged: Judged, pairs: Iterable[str]) -> str:
+def brief_table(evaluated: Judged, pairs: Iterable[str]) -> str:
     """Return Markdown with a row per model: R@1 and R@5 in per cent, averaged over both directions, for those `pairs`
     that are available; RGB retention."""
-    columns = [p for p in pairs if any(p in sets for sets in judged.values())]
+    columns = [p for p in pairs if any(p in sets for sets in evaluated.values())]
     lines = [f"| model | {' | '.join(columns)} | RGB kept (CLS, patches) |", "|---|" + "---:|" * (len(columns) + 1)]
-    for model, sets in judged.items():
+    for model, sets in evaluated.items():
         cells = [f"{_mean_recall(sets[p], 'r1'):.1f}, {_mean_recall(sets[p], 'r5'):.1f}" if p in sets else "–"
                  for p in columns]  # fmt: skip
         rows = [sets[p] for p in columns if p in sets and "retention_cls" in sets[p]]
@@ -70,16 +70,16 @@ def brief_table(judged: Judged, pairs: Iterable[str]) -> str:
     return "\n".join(lines) + "\n\nR@1, R@5 in per cent, mean of both directions.\n"
 
 
-def detectors_table(judged: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+def detectors_table(evaluated: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     """Return Markdown with mAP50 in per cent, mean and standard deviation over the seeds.
 
     Args:
-        judged: by system, by number of labelled pairs, by streams: {"mean", "std", "values"} of mAP50.
+        evaluated: by system, by number of labelled pairs, by streams: {"mean", "std", "values"} of mAP50.
     """
-    counts = list(dict.fromkeys(count for by_count in judged.values() for count in by_count))
+    counts = list(dict.fromkeys(count for by_count in evaluated.values() for count in by_count))
     lines = [f"| system | streams | {' | '.join(f'{count} pairs' for count in counts)} |"]
     lines.append("|---|---|" + "---:|" * len(counts))
-    for system, by_count in judged.items():
+    for system, by_count in evaluated.items():
         for streams in dict.fromkeys(streams for rows in by_count.values() for streams in rows):
             rows = [by_count.get(count, {}).get(streams) for count in counts]
             cells = ["–" if row is None or row["mean"] is None else _with_spread(row) for row in rows]
@@ -87,14 +87,14 @@ def detectors_table(judged: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> st
     return "\n".join(lines) + "\n\nmAP50 on MSRS val in per cent, mean ± standard deviation over the seeds.\n"
 
 
-def mean_over_seeds(judged: Judged) -> dict[str, dict[str, dict[str, Any]]]:
+def mean_over_seeds(evaluated: Judged) -> dict[str, dict[str, dict[str, Any]]]:
     """Average models named "<option> <seed>" number by number under "<option>"; others are kept."""
     groups: dict[str, list[str]] = {}
-    for name in judged:
+    for name in evaluated:
         option, _, seed = name.rpartition(" ")
         groups.setdefault(option if seed.isdigit() else name, []).append(name)
     return {
-        option: {pair: mean_of([judged[name][pair] for name in names]) for pair in judged[names[0]]}
+        option: {pair: mean_of([evaluated[name][pair] for name in names]) for pair in evaluated[names[0]]}
         for option, names in groups.items()
     }
 
@@ -109,8 +109,8 @@ def _detectors(work: Path) -> dict[str, dict[str, dict[str, Any]]]:
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for path in sorted((work / "detectors").glob("*-judged/result.json"), key=lambda path: path.stat().st_mtime):
         system, count, _ = path.parent.name.split("-")
-        (judged,) = json.loads(path.read_text(encoding="utf-8"))["sets"]
-        rows = judged["subsets"]["all"]["rows"]
+        (evaluated,) = json.loads(path.read_text(encoding="utf-8"))["sets"]
+        rows = evaluated["subsets"]["all"]["rows"]
         found.setdefault(system, {})[count] = {
             streams: row["mean"]["mAP50"]
             for streams, row in rows.items()
@@ -130,20 +130,20 @@ def _copy_small(plot: Path, to: Path) -> None:
 
 
 def _section(part: str, result: Mapping[str, Any]) -> str:
-    judged = result["pairs"]
-    every = list(dict.fromkeys(pair for sets in judged.values() for pair in sets))
+    evaluated = result["pairs"]
+    every = list(dict.fromkeys(pair for sets in evaluated.values() for pair in sets))
     of_rgb = [pair for pair in every if " to " not in pair]
     if part == "stages":
         return (
-            f"## Stages\n\n{pairs_table(_only(judged, HEADLINE))}\n### The other pairs\n\n"
-            f"{pairs_table(_only(judged, [p for p in every if p not in HEADLINE]))}"
+            f"## Stages\n\n{pairs_table(_only(evaluated, HEADLINE))}\n### The other pairs\n\n"
+            f"{pairs_table(_only(evaluated, [p for p in every if p not in HEADLINE]))}"
         )
     if part == "options":
         return (
-            f"## Options\n\nEach seed:\n\n{brief_table(judged, every)}\n"
-            f"Mean over the seeds:\n\n{brief_table(mean_over_seeds(judged), every)}"
+            f"## Options\n\nEach seed:\n\n{brief_table(evaluated, every)}\n"
+            f"Mean over the seeds:\n\n{brief_table(mean_over_seeds(evaluated), every)}"
         )
-    texts = [f"## {part.capitalize()}", brief_table(judged, of_rgb), pairs_table(_only(judged, HEADLINE))]
+    texts = [f"## {part.capitalize()}", brief_table(evaluated, of_rgb), pairs_table(_only(evaluated, HEADLINE))]
     if part == "anchors":
         texts.pop()
     if "neighbours" in result:
@@ -153,13 +153,13 @@ def _section(part: str, result: Mapping[str, Any]) -> str:
     return "\n\n".join(text.rstrip() for text in texts) + "\n"
 
 
-def _only(judged: Judged, pairs: Iterable[str]) -> dict[str, dict[str, Mapping[str, Any]]]:
-    return {model: {pair: sets[pair] for pair in pairs if pair in sets} for model, sets in judged.items()}
+def _only(evaluated: Judged, pairs: Iterable[str]) -> dict[str, dict[str, Mapping[str, Any]]]:
+    return {model: {pair: sets[pair] for pair in pairs if pair in sets} for model, sets in evaluated.items()}
 
 
-def _plain_names(judged: Judged) -> dict[str, dict[str, Mapping[str, Any]]]:
+def _plain_names(evaluated: Judged) -> dict[str, dict[str, Mapping[str, Any]]]:
     """Shorten "64 scenes, nir" to "scenes, nir": the row has the number."""
-    return {model: {_plain(pair): row for pair, row in sets.items()} for model, sets in judged.items()}
+    return {model: {_plain(pair): row for pair, row in sets.items()} for model, sets in evaluated.items()}
 
 
 def _plain(pair: str) -> str:

@@ -27,7 +27,7 @@ from spectradino_core.data.sample import PairedSample
 from spectradino_core.evaluation.page import markdown_table
 from spectradino_core.export.onnx_model import export
 from spectradino_core.models.perception import Perception
-from spectradino_core.runtime.bundle import beside
+from spectradino_core.runtime.bundle import companion_path
 from spectradino_core.runtime.network_inputs import signature
 from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.parity import network_inputs
@@ -43,7 +43,7 @@ FRAMES = 15
 def random_model(variant: str, size: tuple[int, int], folder: Path) -> Path:
     """Export a model with random weights and the heads of the bundled one, with the network that reuses features."""
     path = folder / f"{variant}_{size[1]}x{size[0]}.onnx"
-    if not beside(path, "reuse").is_file():
+    if not companion_path(path, "reuse").is_file():
         torch.manual_seed(0)
         recipe = box_real()
         architecture = replace(recipe.architecture, variant=variant)
@@ -52,7 +52,7 @@ def random_model(variant: str, size: tuple[int, int], folder: Path) -> Path:
         pairs = [PairedSample(rgb, infrared)]
         model = Perception(architecture).eval()
         export(model, info, path, pairs, features=True)
-        export(model, info, beside(path, "reuse"), pairs, streams="reuse")
+        export(model, info, companion_path(path, "reuse"), pairs, streams="reuse")
     return path
 
 
@@ -61,7 +61,7 @@ def engine_table(models: dict[str, Path]) -> str:
     logging.getLogger("spectradino_core").setLevel(logging.WARNING)
     rows = []
     for name, path in models.items():
-        both, reuse = OnnxEngine(path, "cpu", THREADS), OnnxEngine(beside(path, "reuse"), "cpu", THREADS)
+        both, reuse = OnnxEngine(path, "cpu", THREADS), OnnxEngine(companion_path(path, "reuse"), "cpu", THREADS)
         pair = next(network_inputs(*_images(both.info.input_size), both.info))
         both.run(*pair)
         arrays = dict(zip(signature(both.info), pair)) | {"ir_features": both.ir_features}

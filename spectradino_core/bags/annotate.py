@@ -169,29 +169,29 @@ def _write(
 ) -> None:
     """Write the messages of one result, at the time it was decided, and the mode changes before it."""
     _write_modes(writer, events)
-    percepts, at_ns = result.percepts, result.ready_ns
-    if percepts is None:
+    perception, at_ns = result.perception, result.ready_ns
+    if perception is None:
         return
     head = messages.header(result.stamp_ns, result.frame_id)
     class_ids = options.settings.class_ids_of(info)
-    writer.write(f"{_NODE}/detections", messages.detections_message(percepts, head, class_ids), at_ns)
-    writer.write(f"{_NODE}/annotations", messages.annotations_message(percepts, info, head.stamp), at_ns)
+    writer.write(f"{_NODE}/detections", messages.detections_message(perception, head, class_ids), at_ns)
+    writer.write(f"{_NODE}/annotations", messages.annotations_message(perception, info, head.stamp), at_ns)
     if result.ir is not None and result.ir_stamp_ns is not None:
         height, width = result.ir.pixels.shape[:2]
         ir_head = messages.header(result.ir_stamp_ns, str(result.ir.header.frame_id))
         in_ir = messages.detections_message(
-            in_infrared_pixels(percepts, result.registration, (width, height)), ir_head, class_ids
+            in_infrared_pixels(perception, result.registration, (width, height)), ir_head, class_ids
         )
         writer.write(f"{_NODE}/ir/detections", in_ir, at_ns)
-        if percepts.temperatures is not None:
+        if perception.temperatures is not None:
             ir_stamp = messages.stamp(result.ir_stamp_ns)
-            temperatures = messages.temperatures_message(percepts, head, ir_stamp, class_ids)
+            temperatures = messages.temperatures_message(perception, head, ir_stamp, class_ids)
             writer.write(f"{_NODE}/temperatures", temperatures, at_ns)
-    if info.mask_classes and percepts.mask is not None:
-        writer.write(f"{_NODE}/segmentation/mask", messages.image_message(percepts.mask, head), at_ns)
+    if info.mask_classes and perception.mask is not None:
+        writer.write(f"{_NODE}/segmentation/mask", messages.image_message(perception.mask, head), at_ns)
     if options.overlay:
         rgb, ir = (None if frame is None else frame.pixels for frame in (result.rgb, result.ir))
-        overlay = overlay_of(percepts, rgb, ir, replay.registering.current, info)
+        overlay = overlay_of(perception, rgb, ir, replay.registering.current, info)
         assert overlay is not None
         writer.write(f"{_NODE}/segmentation/overlay", messages.image_message(overlay, head), at_ns)
     steps = result.steps_ms
@@ -206,7 +206,7 @@ def _write(
         drops=result.drops,
         deadline_ms=options.settings.deadline_ms,
     )
-    writer.write(f"{_NODE}/frame_report", messages.report_message(percepts, facts, info, head), at_ns)
+    writer.write(f"{_NODE}/frame_report", messages.report_message(perception, facts, info, head), at_ns)
 
 
 def _write_modes(writer: BagWriter, events: Iterable[FeedEvent]) -> None:

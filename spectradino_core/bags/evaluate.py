@@ -95,7 +95,7 @@ def evaluate_bags(
             errors[name] = without_path(str(error), path, name)
             continue
         for unit in units[name]:
-            key = work_key(content, model, _asked(unit))
+            key = work_key(content, model, _relevant_options(unit))
             if fresh or not unit.is_finished(key):
                 unit.unfinish()
                 todo[f"{name}: {unit.run}"] = (unit, key)
@@ -108,9 +108,9 @@ def evaluate_bags(
         report(f"{job}: {'done' if error is None else without_path(error, unit.bag, unit.name)}")
 
     failed = run_jobs(do_unit, todo, jobs, engine, ended)
-    for job, why in failed.items():
+    for job, reason in failed.items():
         unit = todo[job][0]
-        text = without_path(why, unit.bag, unit.name)
+        text = without_path(reason, unit.bag, unit.name)
         errors.setdefault(unit.name, text if unit.run == NODE else f"{unit.run}: {text}")
     evidence = [BagEvidence(name, units[name][0].folder) for name in bags if name not in errors]
     found = result(evidence, errors, info, options, alone=len(bags) == 1)
@@ -220,14 +220,14 @@ def _state(path: Path) -> list[int]:
     return [found.st_size, found.st_mtime_ns]
 
 
-def _asked(unit: Unit) -> dict[str, Any]:
+def _relevant_options(unit: Unit) -> dict[str, Any]:
     """Return the options that this run depends on: a sweep added later leaves other runs finished."""
-    asked = unit.options.described()
-    sweeps, seed = asked.pop("sweeps"), asked.pop("seed")
-    asked["run"] = unit.run
+    relevant = unit.options.described()
+    sweeps, seed = relevant.pop("sweeps"), relevant.pop("seed")
+    relevant["run"] = unit.run
     if unit.run == NODE:
-        return asked | {"worst_frames": unit.options.worst_frames, "masks": unit.options.masks}
+        return relevant | {"worst_frames": unit.options.worst_frames, "masks": unit.options.masks}
     if unit.run in ("rgb_alone", "ir_alone"):  # one replay serves all values of these
         kinds = ("dropout_rgb",) if unit.run == "rgb_alone" else ("offset", "shift")
-        asked["values"] = {kind: sweeps.get(kind, []) for kind in kinds}
-    return asked | {"seed": seed}
+        relevant["values"] = {kind: sweeps.get(kind, []) for kind in kinds}
+    return relevant | {"seed": seed}

@@ -78,9 +78,9 @@ class LabelSource:
             for ending in (".json", ".coco.json"):
                 if (path := self.file / f"{stem}{ending}").is_file():
                     return path
-        there = ", ".join(sorted(p.name for p in self.file.glob("*.json"))[:8]) or "no JSON files"
+        available = ", ".join(sorted(p.name for p in self.file.glob("*.json"))[:8]) or "no JSON files"
         raise GroundTruthError(
-            f"{self.file} has neither {plain}.json nor {plain}.coco.json for the labels of bag {name}, only {there}"
+            f"{self.file} has neither {plain}.json nor {plain}.coco.json for the labels of bag {name}, only {available}"
         )
 
     def recorded_in(self, topics: Mapping[str, StoredTopic], has_masks: bool = True) -> LabelSource:

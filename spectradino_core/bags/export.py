@@ -135,28 +135,28 @@ def _check_out(out: Path, overwrite: bool) -> None:
         return
     if not out.is_dir():
         raise BagError(f"{out} is a file: give a folder (--out)")
-    there = sorted(path.name for path in out.iterdir())
-    if others := [name for name in there if name not in _OURS]:
+    existing = sorted(path.name for path in out.iterdir())
+    if others := [name for name in existing if name not in _OURS]:
         raise BagError(f"{out} holds other files than an export ({', '.join(others[:3])}): choose another name")
-    if there and _MARKER not in there:
+    if existing and _MARKER not in existing:
         raise BagError(
-            f"{out} holds {', '.join(there[:3])} but no {_MARKER}, so it may be a data set of your own: choose another "
-            "name, or remove it"
+            f"{out} holds {', '.join(existing[:3])} but no {_MARKER}, so it may be a data set of your own: choose "
+            "another name, or remove it"
         )
-    if there and not overwrite:
+    if existing and not overwrite:
         raise BagError(f"{out} holds an export already: give --overwrite to replace it, or another name")
 
 
-def _replace(out: Path, new: Path, aside: Path) -> None:
-    """Move `new` to `out`; an export there is moved to `aside`, and removed, or moved back if that fails."""
+def _replace(out: Path, new: Path, backup: Path) -> None:
+    """Move `new` to `out`; an export there is moved to `backup`, and removed, or moved back if that fails."""
     if not out.exists() or not any(out.iterdir()):
         new.rename(out)
         return
-    replace_folder(out, new, aside)
+    replace_folder(out, new, backup)
     try:
-        shutil.rmtree(aside)
+        shutil.rmtree(backup)
     except OSError as error:
-        log.warning("the former export could not be removed from %s: %s", aside, error)
+        log.warning("the former export could not be removed from %s: %s", backup, error)
 
 
 class _Run:
@@ -211,9 +211,9 @@ class _Run:
         frames = sorted((frame for _, _, frame in entries), key=lambda frame: frame.stamp_ns)
         skipped = dict(self._selector.skipped + self._skipped)
         if not frames:
-            why = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "there are none"
+            reason = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "there are none"
             intake = describe_intake(self._reader.messages_of.values(), self._replay.drops(), self._replay.failures)
-            raise BagError(f"{self._reader.path}: no frame is selected ({why}), so nothing is written: {intake}")
+            raise BagError(f"{self._reader.path}: no frame is selected ({reason}), so nothing is written: {intake}")
         labels = Counter(name for frame in frames for name, _ in frame.objects)
         if self._has_labels:
             (_write_coco if self._options.form == "coco" else _write_yolo)(folder, frames, self._info, self._reader)
@@ -223,18 +223,18 @@ class _Run:
 
     def _is_usable(self, result: ReplayResult, names: set[str]) -> bool:
         """Whether a result has frames of its own; otherwise the reason is counted."""
-        why = ""
-        if result.percepts is None:
-            why = "failed"
+        reason = ""
+        if result.perception is None:
+            reason = "failed"
         elif result.rgb is None and self._reader.rgb_topic:
-            why = "without an RGB frame"  # labels are of RGB frames
+            reason = "without an RGB frame"  # labels are of RGB frames
         elif result.ir_reused:
-            why = "with an IR frame that is exported already or nearer to another RGB frame"
+            reason = "with an IR frame that is exported already or nearer to another RGB frame"
         elif _name_of(result.stamp_ns) in names:
-            why = "with a repeated stamp"
-        if why:
-            self._skipped[why] += 1
-        return not why
+            reason = "with a repeated stamp"
+        if reason:
+            self._skipped[reason] += 1
+        return not reason
 
     def _found(self, result: ReplayResult) -> PerceptionResult:
         """Run the network on a result's frames, as it would have been run in the replay: they were prepared last."""

@@ -100,10 +100,10 @@ class GroundTruth:
     def __post_init__(self) -> None:
         self.frames = sorted(self.frames, key=lambda frame: frame.stamp_ns)
         self._stamps = [frame.stamp_ns for frame in self.frames]
-        twice = next((a for a, b in zip(self._stamps, self._stamps[1:]) if a == b), None)
-        if twice is not None:
+        duplicate = next((a for a, b in zip(self._stamps, self._stamps[1:]) if a == b), None)
+        if duplicate is not None:
             raise GroundTruthError(
-                f"{self.source}: two entries have the stamp {in_seconds(twice)}: keep one entry per RGB frame"
+                f"{self.source}: two entries have the stamp {in_seconds(duplicate)}: keep one entry per RGB frame"
             )
 
     def __len__(self) -> int:
@@ -155,11 +155,11 @@ def read_topics(
     if mask_topic and not info.mask_classes:
         raise GroundTruthError(f"{mask_topic} contains masks, but model {info.name} outputs none")
     with BagReader(bag, cameras=False) as reader:
-        topics = [_there(reader, topic, DETECTIONS)] if topic else []
-        topics += [_there(reader, mask_topic, IMAGE)] if mask_topic else []
-        named = _label_infos(reader, {_beside(name) for name in topics})
-        boxes = _Boxes(topic or "", info, named.get(_beside(topic or ""), {}))
-        masks = _Masks(mask_topic or "", info, mask_classes, named.get(_beside(mask_topic or ""), {}))
+        topics = [_checked_topic(reader, topic, DETECTIONS)] if topic else []
+        topics += [_checked_topic(reader, mask_topic, IMAGE)] if mask_topic else []
+        names = _label_infos(reader, {_label_info_topic(name) for name in topics})
+        boxes = _Boxes(topic or "", info, names.get(_label_info_topic(topic or ""), {}))
+        masks = _Masks(mask_topic or "", info, mask_classes, names.get(_label_info_topic(mask_topic or ""), {}))
         for found in reader.messages(topics):
             (boxes if found.topic == topic else masks).add(found)
     frames = []
@@ -190,13 +190,13 @@ class _Stamped:
 
 
 class _Boxes(_Stamped):
-    def __init__(self, topic: str, info: ModelInfo, named: dict[int, str]) -> None:
+    def __init__(self, topic: str, info: ModelInfo, names: dict[int, str]) -> None:
         super().__init__(topic)
-        self._named, self._info = named, info
+        self._named, self._info = names, info
         self.names = ClassNames(info.box_classes)
         self.tracks: dict[int, tuple[str, ...] | None] = {}
         self.crowd = 0
-        self._seen: set[str] = set(named.values())
+        self._seen: set[str] = set(names.values())
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -238,10 +238,10 @@ class _Boxes(_Stamped):
 class _Masks(_Stamped):
     """Masks are kept as PNG, a hundredth of their size."""
 
-    def __init__(self, topic: str, info: ModelInfo, given: Sequence[str], named: dict[int, str]) -> None:
+    def __init__(self, topic: str, info: ModelInfo, given: Sequence[str], names: dict[int, str]) -> None:
         super().__init__(topic)
         self.names = ClassNames(info.mask_classes)
-        stored = list(given) or [named.get(v, str(v)) for v in range(max(named, default=-1) + 1)]
+        stored = list(given) or [names.get(v, str(v)) for v in range(max(names, default=-1) + 1)]
         self._stored = stored = stored or list(info.mask_classes)
         self._table = mask_table(stored, self.names) if topic else np.zeros(256, np.uint8)
         self.known = self.names.known(stored) if topic else ()
@@ -278,24 +278,24 @@ def _corners(detection: Any, place: str) -> list[float]:
     return [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
 
 
-def _beside(topic: str) -> str:
+def _label_info_topic(topic: str) -> str:
     """Return the topic with the names of a topic's class numbers."""
     return f"{topic.rpartition('/')[0]}/label_info"
 
 
 def _label_infos(reader: BagReader, topics: set[str]) -> dict[str, dict[int, str]]:
     """Read class names by number, by LabelInfo topic; the last message counts."""
-    there = sorted(name for name in topics if name in reader.topics and reader.topics[name].kind == LABEL_INFO)
-    named = {}
-    for found in reader.messages(there) if there else ():
-        named[found.topic] = {int(entry.class_id): str(entry.class_name) for entry in found.message.class_map}
-    return named
+    available = sorted(name for name in topics if name in reader.topics and reader.topics[name].kind == LABEL_INFO)
+    names = {}
+    for found in reader.messages(available) if available else ():
+        names[found.topic] = {int(entry.class_id): str(entry.class_name) for entry in found.message.class_map}
+    return names
 
 
-def _there(reader: BagReader, topic: str, kind: str) -> str:
+def _checked_topic(reader: BagReader, topic: str, kind: str) -> str:
     if topic not in reader.topics:
-        there = ", ".join(name for name, found in reader.topics.items() if found.kind == kind) or "none"
-        raise GroundTruthError(f"{reader.path} has no topic {topic}; topics of type {kind}: {there}")
+        available = ", ".join(name for name, found in reader.topics.items() if found.kind == kind) or "none"
+        raise GroundTruthError(f"{reader.path} has no topic {topic}; topics of type {kind}: {available}")
     if (found := reader.topics[topic].kind) != kind:
         raise GroundTruthError(f"{reader.path}: topic {topic} is of type {found}, it must be {kind}")
     return topic

@@ -102,11 +102,11 @@ def _checked_stamp(image: Mapping[str, Any], source: Path) -> int:
 
 def stamp_of_image(image: Mapping[str, Any], source: str | Path) -> int:
     """Return the stamp of an image entry in nanoseconds, see the module docstring; raises `GroundTruthError`."""
-    if (whole := _whole(image.get("stamp_ns"))) is not None:
-        return whole
+    if (stamp_ns := _parse_integer(image.get("stamp_ns"))) is not None:
+        return stamp_ns
     stamp = image.get("stamp")
     if isinstance(stamp, Mapping):
-        parts = [_whole(stamp.get(key)) for key in ("sec", "nanosec")]
+        parts = [_parse_integer(stamp.get(key)) for key in ("sec", "nanosec")]
         if parts[0] is not None and parts[1] is not None:
             return parts[0] * 1_000_000_000 + parts[1]
     name = PurePosixPath(str(image.get("file_name", "")).replace("\\", "/"))
@@ -126,7 +126,7 @@ def stamp_of_image(image: Mapping[str, Any], source: str | Path) -> int:
     )
 
 
-def _whole(value: Any) -> int | None:
+def _parse_integer(value: Any) -> int | None:
     """Parse an integer, also from text or a float, as tools write them."""
     if type(value) is int:
         return value

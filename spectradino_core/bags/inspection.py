@@ -105,19 +105,19 @@ class BagInfo:
 
 def inspect(reader: BagReader) -> BagInfo:
     """Read the stamps of both cameras, and some images of each; without cameras only topics are returned."""
-    looks = {stream: _CameraScan(reader, stream) for stream in Stream if reader.topic_of(stream)}
-    for frame in reader.frames(in_stamp_order=False) if looks else ():
-        looks[frame.stream].add(frame)
-    firsts = [min(known) for look in looks.values() if (known := [stamp for stamp in look.stamps if stamp > 0])]
+    scans = {stream: _CameraScan(reader, stream) for stream in Stream if reader.topic_of(stream)}
+    for frame in reader.frames(in_stamp_order=False) if scans else ():
+        scans[frame.stream].add(frame)
+    firsts = [min(known) for scan in scans.values() if (known := [stamp for stamp in scan.stamps if stamp > 0])]
     start_ns = max(firsts) if any(map(is_uptime, firsts)) else min(firsts, default=0)
     cameras: dict[str, CameraStatistics] = {
-        stream.value: look.camera(reader.messages_of[stream.value], start_ns)
-        for stream, look in looks.items()
+        stream.value: scan.camera(reader.messages_of[stream.value], start_ns)
+        for stream, scan in scans.items()
         if stream.value in reader.messages_of
     }
-    used = [np.array(look.stamps, np.int64) for look in looks.values() if look.stamps]
+    used = [np.array(scan.stamps, np.int64) for scan in scans.values() if scan.stamps]
     offset = _offset(used[0], used[1]) if len(used) == 2 else None
-    every = [ns for look in looks.values() for ns in look.arrivals]
+    every = [ns for scan in scans.values() for ns in scan.arrivals]
     return BagInfo(
         path=str(reader.path),
         format=reader.format,
@@ -128,7 +128,7 @@ def inspect(reader: BagReader) -> BagInfo:
         damage=list(reader.damage),
         warnings=[
             *(text for name, camera in cameras.items() for text in _warnings(name, camera)),
-            *_clock_warnings(looks, offset),
+            *_clock_warnings(scans, offset),
         ],
     )
 
@@ -141,7 +141,7 @@ class _CameraScan:
         self._every = max(1, reader.topics[reader.topic_of(stream)].count // _LOOKED_AT)
         self.stamps: list[int] = []
         self.arrivals: list[int] = []
-        self._looked_at = 0
+        self._decoded = 0
         self._size: tuple[int, int] | None = None
         self._encoding = ""
 
@@ -152,7 +152,7 @@ class _CameraScan:
         self.arrivals.append(frame.received_ns)
         if self._size is not None and number % self._every:
             return
-        self._looked_at += 1
+        self._decoded += 1
         try:
             encoding = encoding_of(frame.message)
             pixels = frame.decode().pixels
@@ -180,7 +180,7 @@ class _CameraScan:
             chosen=self._reader.chosen[self._stream.value],
             messages=counted.messages,
             frames=int(ns.size),
-            looked_at=self._looked_at,
+            looked_at=self._decoded,
             refused=dict(sorted(counted.refused.items())),
             examples=dict(sorted(counted.examples.items())),
             size=self._size,
@@ -260,12 +260,12 @@ def _causes(camera: CameraStatistics) -> str:
     return "; ".join(f"{count} {cause} ({camera.examples[cause]})" for cause, count in camera.refused.items())
 
 
-def _clock_warnings(looks: dict[Stream, _CameraScan], offset: Offset | None) -> list[str]:
+def _clock_warnings(scans: dict[Stream, _CameraScan], offset: Offset | None) -> list[str]:
     clocks = Clocks()
-    every = [(at, stream, stamp) for stream, look in looks.items() for at, stamp in zip(look.arrivals, look.stamps)]
+    every = [(at, stream, stamp) for stream, scan in scans.items() for at, stamp in zip(scan.arrivals, scan.stamps)]
     for arrival, stream, stamp in sorted(every):
         clocks.push(stream, stamp, arrival)
-    if clocks.apart:
+    if clocks.incomparable:
         return [
             f"{clocks.describe()}: frames are paired by arrival time, as in the node (--pair-by auto); "
             "--learn-ir-time-offset estimates the constant between them"

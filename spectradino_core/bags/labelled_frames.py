@@ -27,7 +27,7 @@ MODES = (Mode.FUSED, Mode.RGB_ONLY, Mode.IR_ONLY)
 Arrays = Mapping[str, np.ndarray]
 
 
-class _Kept(NamedTuple):
+class _FrameResult(NamedTuple):
     """Result at one labelled frame; `pixels` are those it added to the counts, while a nearer result may replace it."""
 
     gap_ns: int
@@ -39,7 +39,7 @@ class _Kept(NamedTuple):
     pixels: np.ndarray | None = None
 
 
-_NOTHING = _Kept(0, -1, NO_ERROR, np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int16))
+_NOTHING = _FrameResult(0, -1, NO_ERROR, np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int16))
 
 
 class LabelledFrames:
@@ -54,13 +54,13 @@ class LabelledFrames:
         self._truth, self._places = truth, places
         self._classes = info.mask_classes
         self.repeated = self.without_truth = 0
-        self._kept: dict[int, _Kept] = {}
+        self._results: dict[int, _FrameResult] = {}
         columns = len(self._classes) + 1
         self._confusion = np.zeros((len(MODES) + 1, max(0, columns - 1), columns), np.int64)
         self._finished = False
 
     def add(
-        self, stamp_ns: int, percepts: PerceptionResult, tolerance_ns: int, error_ns: int | None = None
+        self, stamp_ns: int, perception: PerceptionResult, tolerance_ns: int, error_ns: int | None = None
     ) -> int | None:
         """Record a result with the time and pixels of the RGB camera; `error_ns`: IR time minus RGB time of a pair.
 
@@ -70,35 +70,35 @@ class LabelledFrames:
         Raises:
             GroundTruthError: labels and images differ in size.
         """
-        near = self._truth.gap_ns(stamp_ns)
-        if near is None or near[0] > tolerance_ns or near[1] not in self._places:
+        nearest = self._truth.gap_ns(stamp_ns)
+        if nearest is None or nearest[0] > tolerance_ns or nearest[1] not in self._places:
             self.without_truth += 1
             return None
-        gap, place = near
-        before = self._kept.get(place)
-        if before is not None and before.gap_ns <= gap:
+        gap, place = nearest
+        previous = self._results.get(place)
+        if previous is not None and previous.gap_ns <= gap:
             self.repeated += 1
             return None
         frame = self._truth.frames[place]
-        if frame.size is not None and frame.size != percepts.size:
+        if frame.size is not None and frame.size != perception.size:
             raise GroundTruthError(
                 f"{self._truth.source}: labels at {in_seconds(frame.stamp_ns)} are for images of {frame.size[0]}x"
-                f"{frame.size[1]}, but the bag's are {percepts.size[0]}x{percepts.size[1]}: scale the labels, or label "
-                "the recorded images"
+                f"{frame.size[1]}, but the bag's are {perception.size[0]}x{perception.size[1]}: scale the labels, or "
+                "label the recorded images"
             )
-        if before is not None:  # as with several IR-only results around one labelled frame
+        if previous is not None:  # as with several IR-only results around one labelled frame
             self.repeated += 1
-            if before.pixels is not None:
-                self._confusion[before.mode] -= before.pixels
-        mode = MODES.index(percepts.mode)
-        pixels = self._count(place, mode, percepts.mask)
-        self._kept[place] = _Kept(
+            if previous.pixels is not None:
+                self._confusion[previous.mode] -= previous.pixels
+        mode = MODES.index(perception.mode)
+        pixels = self._count(place, mode, perception.mask)
+        self._results[place] = _FrameResult(
             gap,
             mode,
             NO_ERROR if error_ns is None else error_ns,
-            percepts.boxes.astype(np.float32),
-            percepts.scores.astype(np.float32),
-            percepts.labels.astype(np.int16),
+            perception.boxes.astype(np.float32),
+            perception.scores.astype(np.float32),
+            perception.labels.astype(np.int16),
             pixels if gap else None,
         )
         return place
@@ -112,10 +112,10 @@ class LabelledFrames:
             and predicted class.
         """
         for place in () if self._finished else self._places:
-            if place not in self._kept:
+            if place not in self._results:
                 self._count(place, len(MODES), None)
         self._finished = True
-        rows = [self._kept.get(place, _NOTHING) for place in self._places]
+        rows = [self._results.get(place, _NOTHING) for place in self._places]
         return {
             "mode": np.array([row.mode for row in rows], np.int8),
             "error_ns": np.array([row.error_ns for row in rows], np.int64),

@@ -138,7 +138,7 @@ class MakeOptions:
         return schedule, form, topic if form == "raw" else f"{topic}/compressed"
 
 
-class Made(NamedTuple):
+class MadeBag(NamedTuple):
     """Outcome of `make_bag`: the bag, the files beside it (None: not written), and frames by camera."""
 
     bag: Path
@@ -148,7 +148,7 @@ class Made(NamedTuple):
     ir_frames: int
 
 
-def beside(bag: Path, ending: str) -> Path:
+def sidecar_path(bag: Path, ending: str) -> Path:
     """Return the path of a file beside a bag: `drive.coco.json` for `drive.mcap` and `drive`."""
     return bag.with_name((bag.stem if bag.suffix == ".mcap" else bag.name) + ending)
 
@@ -161,7 +161,7 @@ def make_bag(
     compression: str = "none",
     overwrite: bool = False,
     tick: Callable[[], object] = lambda: None,
-) -> Made:
+) -> MadeBag:
     """Record a source with two simulated cameras. The same arguments give the same bytes.
 
     The files beside the bag are written after it; path, storage, compression, overwrite: see `BagWriter`.
@@ -172,7 +172,7 @@ def make_bag(
     """
     options = options or MakeOptions()
     path = Path(path)
-    for file in (beside(path, ".coco.json"), beside(path, ".calibration.yaml")) if options.truth else ():
+    for file in (sidecar_path(path, ".coco.json"), sidecar_path(path, ".calibration.yaml")) if options.truth else ():
         if file.exists() and not overwrite:  # it may be hand-made labels of a recording of that name
             raise BagError(f"{file} exists already: give --overwrite to replace it, or another name for the bag")
     moments = {stream: exposures(stream, options.of(stream)[0], options.duration_s, options.seed) for stream in Stream}
@@ -195,14 +195,14 @@ def make_bag(
             tick()
     labels = calibration = None
     if truth is not None and source.classes:
-        labels = beside(path, ".coco.json")
+        labels = sidecar_path(path, ".coco.json")
         write_file(labels, json.dumps(truth.coco(), indent=1) + "\n")
     elif truth is not None:
-        beside(path, ".coco.json").unlink(missing_ok=True)  # of the replaced bag
+        sidecar_path(path, ".coco.json").unlink(missing_ok=True)  # of the replaced bag
     if options.truth and source.registration is not None:
-        calibration = beside(path, ".calibration.yaml")
+        calibration = sidecar_path(path, ".calibration.yaml")
         save_calibration(calibration, _calibration(source.registration, options))
-    return Made(path, labels, calibration, len(moments[Stream.RGB]), len(moments[Stream.IR]))
+    return MadeBag(path, labels, calibration, len(moments[Stream.RGB]), len(moments[Stream.IR]))
 
 
 def _declare(writer: BagWriter, source: ViewSource, options: MakeOptions) -> None:

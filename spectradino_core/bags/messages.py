@@ -100,7 +100,7 @@ class MessageTypes:
         self._definitions = dict(definitions)
         self._stores: dict[str, Typestore | None] = {}
 
-    def knows(self, name: str) -> bool:
+    def has_type(self, name: str) -> bool:
         """Return whether messages of this type can be read."""
         return self._store_of(name) is not None
 
@@ -109,7 +109,7 @@ class MessageTypes:
         store = self._store_of(name)
         if store is None:
             raise DamagedMessageError(f"the type {name} is unknown")
-        if text := why_no_cdr(raw):
+        if text := cdr_problem(raw):
             raise DamagedMessageError(f"not a {name}: {text}")
         try:
             return store.deserialize_cdr(raw, name)
@@ -136,7 +136,7 @@ class MessageTypes:
         return None if all(common.get(t) == store.fielddefs[t] for t in store.fielddefs) else store
 
 
-def why_no_cdr(raw: bytes) -> str:
+def cdr_problem(raw: bytes) -> str:
     """Describe bytes that are not a CDR message; "" if they may be one."""
     start = bytes(raw[:4])
     if len(raw) < 4:
@@ -153,7 +153,7 @@ def why_no_cdr(raw: bytes) -> str:
 
 def peek_stamp_ns(raw: bytes) -> int:
     """Read the stamp of a message that begins with a std_msgs/Header; raises DamagedMessageError as `MessageTypes`."""
-    if text := why_no_cdr(raw):
+    if text := cdr_problem(raw):
         raise DamagedMessageError(text)
     if len(raw) < 12:
         raise DamagedMessageError(f"its {len(raw)} bytes are too short for a header")
@@ -234,9 +234,9 @@ def compressed_message(pixels: np.ndarray, head: Any, form: str) -> Any:
     return make("sensor_msgs/msg/CompressedImage", header=head, format=text, data=data.reshape(-1))
 
 
-def detections_message(percepts: PerceptionResult, head: Any, class_ids: Sequence[str] = ()) -> Any:
+def detections_message(perception: PerceptionResult, head: Any, class_ids: Sequence[str] = ()) -> Any:
     """Build a vision_msgs/Detection2DArray of a result; empty without detections. Class ids: `detection_fields`."""
-    return detection_array(detection_fields(percepts, class_ids), head)
+    return detection_array(detection_fields(perception, class_ids), head)
 
 
 def detection_array(found: Iterable[DetectionFields], head: Any) -> Any:
@@ -270,7 +270,7 @@ def _detection(fields: DetectionFields, head: Any) -> Any:
         pose=make("geometry_msgs/msg/Pose", position=point, orientation=turn),
         covariance=np.zeros(36),
     )
-    guess = make("vision_msgs/msg/ObjectHypothesis", class_id=fields.class_id, score=fields.score)
+    hypothesis = make("vision_msgs/msg/ObjectHypothesis", class_id=fields.class_id, score=fields.score)
     position = make("vision_msgs/msg/Point2D", x=fields.x, y=fields.y)
     box = make(
         "vision_msgs/msg/BoundingBox2D",
@@ -278,5 +278,5 @@ def _detection(fields: DetectionFields, head: Any) -> Any:
         size_x=fields.width,
         size_y=fields.height,
     )
-    result = make("vision_msgs/msg/ObjectHypothesisWithPose", hypothesis=guess, pose=pose)
+    result = make("vision_msgs/msg/ObjectHypothesisWithPose", hypothesis=hypothesis, pose=pose)
     return make("vision_msgs/msg/Detection2D", header=head, results=[result], bbox=box, id=fields.track_id)

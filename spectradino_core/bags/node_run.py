@@ -57,7 +57,7 @@ def run_node(unit: Unit) -> None:
     with open_scored(unit, info) as bag:
         replay = Replay(pipeline, options.settings, options.clock, floor)
         kept = _ReplayRecord(unit, bag, replay, info)
-        begun = perf_counter()
+        started_s = perf_counter()
         with (
             written_atomically(unit.folder / "detections.jsonl") as scratch,
             scratch.open("w", encoding="utf-8") as out,
@@ -69,7 +69,7 @@ def run_node(unit: Unit) -> None:
         kept.events += replay.take_events()
         kept.check()
         kept.write(
-            {"label": pipeline.engine.label, "replay_s": ended - begun},
+            {"label": pipeline.engine.label, "replay_s": ended - started_s},
             {"thermal": pipeline.thermal.describe(), "registration": _described(replay)},
         )
 
@@ -79,7 +79,7 @@ def result_line(result: ReplayResult, info: ModelInfo, settings: Settings) -> st
 
     With minimum scores by class (`class_thresholds`) they are not the first ones, and `served` is their number only.
     """
-    percepts = result.percepts
+    perception = result.perception
     line: dict[str, Any] = {
         "stamp_ns": result.stamp_ns,
         "rgb_stamp_ns": result.rgb_stamp_ns,
@@ -88,22 +88,22 @@ def result_line(result: ReplayResult, info: ModelInfo, settings: Settings) -> st
         "mode": result.mode.value,
         "frame_id": result.frame_id,
     }
-    if percepts is None:
+    if perception is None:
         line |= {"failed": result.cause, "why": result.error}
     else:
-        line["size"] = list(percepts.size)
-        line["served"] = int(settings.are_served(percepts, info).sum())
+        line["size"] = list(perception.size)
+        line["served"] = int(settings.are_served(perception, info).sum())
         line["detections"] = found = [
             {
                 "class": info.box_classes[int(label)],
                 "score": round(float(score), 6),
                 "box": [round(float(v), 3) for v in box],
             }
-            for box, score, label in zip(percepts.boxes, percepts.scores, percepts.labels, strict=True)
+            for box, score, label in zip(perception.boxes, perception.scores, perception.labels, strict=True)
         ]
-        for detection, name in zip(found, percepts.track_ids or ()):
+        for detection, name in zip(found, perception.track_ids or ()):
             detection["track"] = name
-        for detection, row in zip(found, () if percepts.temperatures is None else percepts.temperatures.tolist()):
+        for detection, row in zip(found, () if perception.temperatures is None else perception.temperatures.tolist()):
             detection["celsius"] = None if math.isnan(row[0]) else [round(v, 3) for v in row]
     return json.dumps(line, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
@@ -135,12 +135,12 @@ class _ReplayRecord:
 
     def take(self, result: ReplayResult) -> None:
         self.events += self._replay.take_events()
-        percepts = result.percepts
+        perception = result.perception
         settings = self._unit.options.settings
-        served = np.zeros(0, bool) if percepts is None else settings.are_served(percepts, self._info)
+        served = np.zeros(0, bool) if perception is None else settings.are_served(perception, self._info)
         found = int(served.sum())
-        if percepts is not None and percepts.temperatures is not None:
-            for label, row in zip(percepts.labels[served], percepts.temperatures[served], strict=True):
+        if perception is not None and perception.temperatures is not None:
+            for label, row in zip(perception.labels[served], perception.temperatures[served], strict=True):
                 self._temperatures.setdefault(self._info.box_classes[int(label)], []).append(row)
         self._rows.extend(
             (
@@ -151,7 +151,7 @@ class _ReplayRecord:
                 result.ready_ns,
                 result.ready_ns - result.received_ns,
                 MODES.index(result.mode),
-                percepts is None,
+                perception is None,
                 found,
             )
         )
@@ -162,10 +162,10 @@ class _ReplayRecord:
         for name, column in self._steps.items():
             column.append(result.steps_ms.get(name, math.nan))
         self._count += 1
-        if percepts is not None and percepts.ir_invalid is not None:
-            self._ir_invalid.append(percepts.ir_invalid)
+        if perception is not None and perception.ir_invalid is not None:
+            self._ir_invalid.append(perception.ir_invalid)
         matched = self._bag.by_rgb_clock(result, self._replay)
-        if percepts is None or matched is None:
+        if perception is None or matched is None:
             return
         stamp_ns, in_colour, tolerance_ns, error_ns = matched
         place = None if self._labelled is None else self._labelled.add(stamp_ns, in_colour, tolerance_ns, error_ns)
@@ -173,9 +173,9 @@ class _ReplayRecord:
             tracked = in_colour.selected(settings.are_served(in_colour, self._info))
             self._tracks[place] = tracked.boxes, tracked.labels, tuple(tracked.track_ids or ())
         if self._labelled is None or place is not None:
-            self._add_to_worst(result, percepts, in_colour, place)
-        if self._unit.options.masks and percepts.mask is not None:
-            data = encoded(percepts.mask, ".png")
+            self._add_to_worst(result, perception, in_colour, place)
+        if self._unit.options.masks and perception.mask is not None:
+            data = encoded(perception.mask, ".png")
             (self._unit.folder / "masks" / f"{result.stamp_ns}.png").write_bytes(data)
 
     def check(self) -> None:
@@ -189,7 +189,7 @@ class _ReplayRecord:
         if not self._count and (self._bag.truth is None or nothing_read):
             raise ValueError(f"no capture could be made: {describe_intake(cameras, self._replay.drops())}")
         if self._count and all(self._rows[_COLUMNS.index("failed") :: len(_COLUMNS)]):
-            text = "; ".join(f"{cause}: {why}" for cause, why in sorted(self._replay.failures.items()))
+            text = "; ".join(f"{cause}: {reason}" for cause, reason in sorted(self._replay.failures.items()))
             raise ValueError(f"all {self._count} captures failed ({text})")
 
     def write(self, engine: dict[str, Any], described: dict[str, str]) -> None:
@@ -316,12 +316,12 @@ class _ReplayRecord:
         }
 
     def _add_to_worst(
-        self, result: ReplayResult, percepts: PerceptionResult, in_colour: PerceptionResult, place: int | None
+        self, result: ReplayResult, perception: PerceptionResult, in_colour: PerceptionResult, place: int | None
     ) -> None:
         true = None
         if self._bag.truth is not None and place is not None:
             true = self._bag.truth.frames[place].true_boxes
-            percepts = in_colour  # like the ground truth
+            perception = in_colour  # like the ground truth
         registration = self._replay.registering.current
 
         def images() -> list[np.ndarray]:
@@ -329,14 +329,16 @@ class _ReplayRecord:
             if result.ir is not None:
                 grey = infrared_to_grey(result.ir.pixels)  # before the warp, whose border would widen the range
                 size = (int(grey.shape[1]), int(grey.shape[0]))
-                if percepts.size != size or (registration is not None and percepts is in_colour):
-                    matrix = (registration or Registration.whole(size, percepts.size)).for_sizes(size, percepts.size)
-                    grey = cv2.warpPerspective(grey, matrix, percepts.size)
+                if perception.size != size or (registration is not None and perception is in_colour):
+                    matrix = (registration or Registration.whole(size, perception.size)).for_sizes(
+                        size, perception.size
+                    )
+                    grey = cv2.warpPerspective(grey, matrix, perception.size)
                 shown.append(grey)
             return shown
 
-        name = f"{in_seconds(result.stamp_ns)} ({percepts.mode.value})"
-        self._worst.add(name, percepts, images, true, result.stamp_ns)
+        name = f"{in_seconds(result.stamp_ns)} ({perception.mode.value})"
+        self._worst.add(name, perception, images, true, result.stamp_ns)
 
     def _write_worst(self, folder: Path) -> None:
         with suppress(FileNotFoundError):

@@ -200,7 +200,7 @@ class BagReader:
             if name not in self.topics:
                 raise BagError(f"{self.path}: there is no topic {name}; topics are {', '.join(self.topics) or 'none'}")
             kind = self.topics[name].kind
-            if not self.types.knows(kind):
+            if not self.types.has_type(kind):
                 raise BagError(
                     f"{self.path}: the type {kind} of topic {name} is unknown, and the bag has no definition of it: "
                     "record again with ROS 2 Iron or later, which stores definitions, or convert the bag there "
@@ -265,8 +265,8 @@ class BagReader:
 
     def _sorted(self, numbered: Iterable[tuple[int, int, BagFrame]]) -> Iterator[BagFrame]:
         waiting: list[tuple[int, int, str, int, BagFrame]] = []
-        arrivals: list[tuple[int, int]] = []  # of waiting frames, and of those in `gone`
-        gone: set[int] = set()
+        arrivals: list[tuple[int, int]] = []  # of waiting frames, and of those in `exhausted`
+        exhausted: set[int] = set()
         newest_arrival_ns, waiting_bytes = -1, 0
         clocks = Clocks()
         for epoch, number, frame in numbered:
@@ -274,12 +274,12 @@ class BagReader:
             if frame.received_ns > newest_arrival_ns or waiting_bytes > _MAX_BYTES:
                 newest_arrival_ns = max(newest_arrival_ns, frame.received_ns)
                 while waiting:
-                    while arrivals[0][1] in gone:
-                        gone.remove(heapq.heappop(arrivals)[1])
+                    while arrivals[0][1] in exhausted:
+                        exhausted.remove(heapq.heappop(arrivals)[1])
                     if arrivals[0][0] >= newest_arrival_ns - _WINDOW_NS and waiting_bytes <= _MAX_BYTES:
                         break
                     *_, ready_number, ready = heapq.heappop(waiting)
-                    gone.add(ready_number)
+                    exhausted.add(ready_number)
                     waiting_bytes -= len(ready.raw)
                     yield ready
             # Stamps of unrelated clocks do not order the two cameras' frames.

@@ -75,7 +75,7 @@ class ReplayResult:
         error_ns: pairing error: IR stamp minus RGB stamp minus the offset in use; None with one frame.
         ready_ns, received_ns: bag time of the decision, and of the reference frame's arrival.
         frame_id: of the camera whose pixels the result is in: RGB, or IR if it is alone and no registration is known.
-        percepts: detections and mask, in pixels of that camera; None if the capture failed.
+        perception: detections and mask, in pixels of that camera; None if the capture failed.
         cause, error: cause of the failure, as the node counts it ("rgb_corrupt_data", ..), and its message; else "".
         steps_ms: wall-clock milliseconds by step: decode, preprocess, engine, postprocess, tracking with it.
         drops: frames dropped since the start, by cause, as in the node's reports.
@@ -93,7 +93,7 @@ class ReplayResult:
     ready_ns: int
     received_ns: int
     frame_id: str
-    percepts: PerceptionResult | None
+    perception: PerceptionResult | None
     cause: str
     error: str
     steps_ms: dict[str, float]
@@ -109,7 +109,7 @@ class ReplayResult:
 
 
 @dataclass(frozen=True)
-class _Shot:
+class _ReplayFrame:
     frame: CameraFrame
     received_ns: int
     source: BagFrame
@@ -181,7 +181,7 @@ class Replay:
         self.registering = Registering(self._settings)
         offset_ms = self._settings.calibrated(self.registering.time_offset_ms).ir_time_offset_ms
         self._ir_offset_ns = round(offset_ms * 1_000_000)
-        self.feed: Feed[_Shot] | None = None
+        self.feed: Feed[_ReplayFrame] | None = None
         self._throttle = Throttle(max_rate_hz=self._settings.max_rate_hz)
         self.begin_ns = 0
         self.frames: Counter[str] = Counter()
@@ -228,12 +228,12 @@ class Replay:
         self.begin_ns = self.begin_ns or frame.received_ns
         self.frames[key] += 1
         self._topics[key] = frame.topic
-        came_ns = frame.received_ns
+        arrival_ns = frame.received_ns
         if self._by_stamp:
-            came_ns = frame.stamp_ns - (self._ir_offset_ns if frame.stream is Stream.IR else 0)
+            arrival_ns = frame.stamp_ns - (self._ir_offset_ns if frame.stream is Stream.IR else 0)
         # Frames are in stamp order, so arrival times may step back a little; the bag clock must not.
-        restarted = came_ns < self._arrival_ns - 1_000_000_000
-        self._arrival_ns = came_ns if restarted else max(self._arrival_ns, came_ns)
+        restarted = arrival_ns < self._arrival_ns - 1_000_000_000
+        self._arrival_ns = arrival_ns if restarted else max(self._arrival_ns, arrival_ns)
         if self.feed is None:
             self.feed = Feed(self._settings.calibrated(self.registering.time_offset_ms), self._arrival_ns)
         try:
@@ -246,10 +246,12 @@ class Replay:
             return
         if frame.stream is Stream.RGB and decoded.size is not None:
             self.registering.note_rgb(decoded.size, str(decoded.header.frame_id))
-        shot = _Shot(decoded, self._arrival_ns, frame)
+        shot = _ReplayFrame(decoded, self._arrival_ns, frame)
         self.feed.registration = self.registering.current
         self.feed.modes.rgb_grid = self.registering.rgb_size is not None
-        captures = self.feed.frame(frame.stream, frame.stamp_ns, self._arrival_ns, shot, decoded.look, decoded.glance)
+        captures = self.feed.frame(
+            frame.stream, frame.stamp_ns, self._arrival_ns, shot, decoded.fingerprint, decoded.small_pixels
+        )
         yield from self._results(captures)
 
     def take_camera_infos(self, reader: BagReader) -> None:
@@ -307,7 +309,7 @@ class Replay:
         topic = self._topics.get(error.camera, error.camera)
         self._drop(f"{error.camera}_{error.cause}", f"dropped a frame of {topic}: {error}")
 
-    def _refuse_shots(self, capture: Capture[_Shot], errors: Iterable[DecodeError]) -> None:
+    def _refuse_shots(self, capture: Capture[_ReplayFrame], errors: Iterable[DecodeError]) -> None:
         """Count the frames of a capture whose pixels are damaged."""
         for error in errors:
             shot = capture.rgb if error.camera == "rgb" else capture.ir
@@ -320,7 +322,7 @@ class Replay:
             self._reported.add(key)
             self._events.append(FeedEvent(text, True, self._arrival_ns))
 
-    def _results(self, captures: list[Capture[_Shot]]) -> Iterator[ReplayResult]:
+    def _results(self, captures: list[Capture[_ReplayFrame]]) -> Iterator[ReplayResult]:
         self._collect()
         for capture in captures:
             shot = capture.rgb or capture.ir
@@ -329,13 +331,13 @@ class Replay:
             if admitted is not None:
                 yield self._result(admitted)
 
-    def _found(self, capture: Capture[_Shot]) -> PerceptionResult:
+    def _found(self, capture: Capture[_ReplayFrame]) -> PerceptionResult:
         return find(
             self._pipeline, self.registering, self._settings, *_frames(capture), capture.after_jump, capture.time_ns,
             self._floor,
         )  # fmt: skip
 
-    def _unpacked(self, capture: Capture[_Shot]) -> Capture[_Shot]:
+    def _unpacked(self, capture: Capture[_ReplayFrame]) -> Capture[_ReplayFrame]:
         """Decode a capture and drop undecodable frames, as in the node.
 
         Raises:
@@ -347,13 +349,13 @@ class Replay:
             capture = capture.without(error.camera)
         return capture
 
-    def _result(self, capture: Capture[_Shot]) -> ReplayResult:
-        percepts, cause, error = None, "", ""
+    def _result(self, capture: Capture[_ReplayFrame]) -> ReplayResult:
+        perception, cause, error = None, "", ""
         start = perf_counter()
         try:
             capture = self._unpacked(capture)
             try:
-                percepts = self._found(capture)
+                perception = self._found(capture)
             except NoValidPixelError as failure:  # as in the node
                 if capture.rgb is None or Mode.RGB_ONLY not in modes_alone(self._settings, self.registering):
                     raise
@@ -361,15 +363,15 @@ class Replay:
                     capture.ir.frame.used = True
                     self._drop(drop_cause(failure), f"dropped a frame of {self._topics['ir']}: {failure}")
                 capture = capture.without("ir")
-                percepts = self._found(capture)
+                perception = self._found(capture)
             rgb, ir = _frames(capture)
             if text := different_shapes(self.registering, rgb, ir, self._topics):
                 self._report("aspect", text)
-            if text := own_pixels(percepts, self._topics):
+            if text := own_pixels(perception, self._topics):
                 self._report("grid", text)
             if text := no_temperatures(self._settings, ir, self._topics):
                 self._report("temperatures", text)
-            self.results[percepts.mode.value] += 1
+            self.results[perception.mode.value] += 1
         except Exception as failure:  # as in the node: the capture is dropped and counted
             cause, error = drop_cause(failure), f"{failure}"
             self.failures.setdefault(cause, error)
@@ -388,7 +390,7 @@ class Replay:
         if ir is not None:
             ir.used = True
         steps_ms = {"decode": sum(frame.decode_ms for frame in read if frame is not None)}
-        steps_ms |= {"failed": elapsed_ms} if percepts is None else percepts.steps_ms
+        steps_ms |= {"failed": elapsed_ms} if perception is None else perception.steps_ms
         number, self._captures = self._captures, self._captures + 1
         return ReplayResult(
             number=number,
@@ -401,9 +403,9 @@ class Replay:
             ready_ns=capture.ready_ns,
             received_ns=shot.received_ns,
             frame_id=self.registering.rgb_frame_id
-            if percepts is not None and percepts.registered
+            if perception is not None and perception.registered
             else str(shot.frame.header.frame_id),
-            percepts=percepts,
+            perception=perception,
             cause=cause,
             error=error,
             steps_ms=steps_ms,
@@ -414,7 +416,7 @@ class Replay:
         )
 
 
-def _frames(capture: Capture[_Shot]) -> tuple[CameraFrame | None, CameraFrame | None]:
+def _frames(capture: Capture[_ReplayFrame]) -> tuple[CameraFrame | None, CameraFrame | None]:
     return (
         None if capture.rgb is None else capture.rgb.frame,
         None if capture.ir is None else capture.ir.frame,

@@ -61,7 +61,7 @@ def write_report(path: Path, result: Mapping[str, Any], bags: Sequence[BagEviden
                 soft=True,
             )
         _write_sweep(page, kind, sweep)
-    _write_worst(page, bags, judged=total["scores"] is not None)
+    _write_worst(page, bags, is_scored=total["scores"] is not None)
     _write_pairing(page, total)
     for bag in bags:
         page.heading(f"{bag.name} over time" if len(bags) > 1 else "Over time")
@@ -93,8 +93,8 @@ def warnings(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
         if not bag["pairing"]["captures"]:
             found.append(f"{name}: no captures, see the drops: {_counts(bag['drops']) or 'none'}")
         if bag["pairing"]["failed_captures"]:
-            why = "; ".join(f"{cause}: {text}" for cause, text in bag["failures"].items())
-            found.append(f"{name}: {counted(bag['pairing']['failed_captures'], 'capture')} failed ({why})")
+            reason = "; ".join(f"{cause}: {text}" for cause, text in bag["failures"].items())
+            found.append(f"{name}: {counted(bag['pairing']['failed_captures'], 'capture')} failed ({reason})")
         found += [f"{name}: {text}" for text in bag["damage"] + bag["unreadable"]]
         if truth is None:
             continue
@@ -217,16 +217,16 @@ def _write_sweep(page: Page, kind: str, sweep: Mapping[str, Any]) -> None:
         page.table(*_sweep_rows(sweep, keys))
 
 
-def _write_worst(page: Page, bags: Sequence[BagEvidence], judged: bool) -> None:
+def _write_worst(page: Page, bags: Sequence[BagEvidence], is_scored: bool) -> None:
     rows = [(bag, row) for bag in bags for row in bag.worst_frames]
     rows.sort(key=lambda row: -row[1]["mistakes"])  # stable: equal counts stay in order
     if rows:
-        page.heading("Worst frames" if judged else "Sample frames")
+        page.heading("Worst frames" if is_scored else "Sample frames")
         frames = []
         for bag, row in rows[:_MAX_FRAMES]:
             caption = f"{bag.name}: {row['caption']}" if len(bags) > 1 else row["caption"]
             frames.append(((bag.folder / "pictures" / row["file"]).read_bytes(), caption))
-        add_gallery(page, frames, judged)
+        add_gallery(page, frames, is_scored)
 
 
 def _write_pairing(page: Page, total: Mapping[str, Any]) -> None:

@@ -144,14 +144,14 @@ class Part:
         shown: its path in messages; another one for a decompressed copy.
         topics: those in CDR by name, with the number of readable messages.
         unread: message encoding by topic, of topics not in CDR.
-        is_whole: the file is intact but of another profile than rosbag2's.
+        is_complete: the file is intact but of another profile than rosbag2's.
     """
 
     def __init__(self, path: Path, shown: Path | None = None) -> None:
         self.path, self.shown = path, shown or path
         self.topics: dict[str, StoredTopic] = {}
         self.unread: dict[str, str] = {}
-        self.is_whole = False
+        self.is_complete = False
 
     def listed(self) -> Iterable[StoredTopic]:
         """Return the topics in CDR; one may be listed several times."""
@@ -183,14 +183,14 @@ class _Mcap(Part):
         # A rosbag2 file that rosbags refuses is damaged somewhere, if only in its index.
         is_foreign = self._profile != "ros2" or bool(self.unread)
         is_intact = self._ended and not self._damaged
-        self.is_whole = is_foreign and is_intact
+        self.is_complete = is_foreign and is_intact
         for channel, (topic, schema) in self._channels.items():
             kind, definition = self._schemas.get(schema, ("", _NO_DEFINITION))
             add_topic(self.topics, StoredTopic(topic, kind, definition, counts[channel]), self.shown, "split the file")
         if self._channels:
             return
         if self.unread:
-            cut = "" if self.is_whole else "; the file is also damaged or truncated"
+            cut = "" if self.is_complete else "; the file is also damaged or truncated"
             raise ForeignBagError(unread_encodings(self.unread, self.shown) + cut)
         if is_intact:
             raise BagError(f"{self.shown}: this MCAP file has no topics: nothing was recorded into it")
@@ -239,15 +239,15 @@ class _Mcap(Part):
         if len(records) != size or (crc and crc32(records) != crc):
             raise ValueError("checksum")
         found = []
-        at = 0
-        while at + 9 <= len(records):
-            code, length = struct.unpack_from("<BQ", records, at)
-            body = records[at + 9 : at + 9 + length]
+        offset = 0
+        while offset + 9 <= len(records):
+            code, length = struct.unpack_from("<BQ", records, offset)
+            body = records[offset + 9 : offset + 9 + length]
             if code == _MESSAGE:
                 found.append(_message(body))
             else:
                 self._describe(code, body)
-            at += 9 + length
+            offset += 9 + length
         yield from sorted(found, key=lambda message: message[1])  # stable: in order of writing at equal times
 
     def _describe(self, code: int, content: bytes) -> None:
@@ -255,15 +255,15 @@ class _Mcap(Part):
             self._profile = _text(content, 0)[0]
         elif code == _SCHEMA:
             number = struct.unpack_from("<H", content)[0]
-            name, at = _text(content, 2)
-            encoding, at = _text(content, at)
-            text, _ = _text(content, at)
+            name, offset = _text(content, 2)
+            encoding, offset = _text(content, offset)
+            text, _ = _text(content, offset)
             form = _FORMATS.get(encoding)
             self._schemas[number] = (name, _NO_DEFINITION if form is None else MessageDefinition(form, text))
         elif code == _CHANNEL:
             number, schema = struct.unpack_from("<HH", content)
-            topic, at = _text(content, 4)
-            encoding = _text(content, at)[0].strip().lower()
+            topic, offset = _text(content, 4)
+            encoding = _text(content, offset)[0].strip().lower()
             if encoding in CDR and not (encoding == "" and self._profile == "ros1"):
                 self._channels[number] = (topic, schema)
             else:
@@ -295,11 +295,11 @@ def _message(content: bytes) -> tuple[int, int, bytes]:
     return channel, received_ns, content[22:]
 
 
-def _text(content: bytes, at: int) -> tuple[str, int]:
-    length = struct.unpack_from("<I", content, at)[0]
-    if at + 4 + length > len(content):
+def _text(content: bytes, offset: int) -> tuple[str, int]:
+    length = struct.unpack_from("<I", content, offset)[0]
+    if offset + 4 + length > len(content):
         raise ValueError("a text is cut")
-    return content[at + 4 : at + 4 + length].decode(), at + 4 + length
+    return content[offset + 4 : offset + 4 + length].decode(), offset + 4 + length
 
 
 class _Sqlite(Part):

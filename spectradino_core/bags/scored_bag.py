@@ -80,15 +80,15 @@ class ScoredBag:
         self, result: ReplayResult, replay: Replay
     ) -> tuple[int, PerceptionResult, int, int | None] | None:
         """Return the arguments of `LabelledFrames.add`, in the RGB camera's time and pixels; None: a failed capture."""
-        percepts = result.percepts
-        if percepts is None:
+        perception = result.perception
+        if perception is None:
             return None
         if result.rgb_stamp_ns is not None or replay.feed is None or self.colour_size is None:
-            return result.stamp_ns, percepts, self.tolerance_ns, result.error_ns
+            return result.stamp_ns, perception, self.tolerance_ns, result.error_ns
         feed = replay.feed
         offset_ns = self.ir_offset_ns if feed.by_arrival else round(feed.ir_time_offset_ms * _MS)
-        percepts = in_colour_pixels(percepts, replay.registering.current, self.colour_size)
-        return result.stamp_ns - offset_ns, percepts, self.slop_ns, None
+        perception = in_colour_pixels(perception, replay.registering.current, self.colour_size)
+        return result.stamp_ns - offset_ns, perception, self.slop_ns, None
 
     def truth_arrays(self) -> dict[str, np.ndarray]:
         """See `labelled_frames.truth_arrays`; empty without labels."""
@@ -170,7 +170,7 @@ def _scan(reader: BagReader) -> ScoredBag:
                 continue
             sizes[frame.stream] = (int(pixels.shape[1]), int(pixels.shape[0]))
             kinds[frame.stream] = encoding_of(frame.message)
-    offset_ns = int(np.median(lags[Stream.IR]) - np.median(lags[Stream.RGB])) if clocks.apart else 0
+    offset_ns = int(np.median(lags[Stream.IR]) - np.median(lags[Stream.RGB])) if clocks.incomparable else 0
     arrays = {stream: np.array(found, np.int64) for stream, found in stamps.items()}
     return ScoredBag(reader, arrays, sizes, kinds, min(received_ns, default=0), max(received_ns, default=0), offset_ns)
 

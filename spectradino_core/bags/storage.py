@@ -144,16 +144,18 @@ class Storage:
         except BagError:
             raise
         except _UNREADABLE as error:
-            why = _short(error)
+            reason = _short(error)
         else:
             self._parts.append(part)
             self._report_unlisted(part.files, files)
             return
         if not files:
-            raise BagError(f"{self.path} cannot be read ({why}): copy it again, or record it again")
+            raise BagError(f"{self.path} cannot be read ({reason}): copy it again, or record it again")
         are_foreign = [self._open_file(file) for file in files]
         if not all(are_foreign) and not any(str(self.path) in text for text in self.damage):
-            self.damage.append(f"{self.path}: metadata.yaml is not used ({why}); recreate it with 'ros2 bag reindex'")
+            self.damage.append(
+                f"{self.path}: metadata.yaml is not used ({reason}); recreate it with 'ros2 bag reindex'"
+            )
 
     def _report_unlisted(self, listed: set[str], files: list[Path]) -> None:
         """Report data files that metadata.yaml does not list; like rosbag2, they are not read."""
@@ -177,21 +179,22 @@ class Storage:
             self._parts.append(_Intact(file, named, self._report))
             return False
         except _UNREADABLE as error:
-            why = _short(error).replace(str(file), str(named))
+            reason = _short(error).replace(str(file), str(named))
         try:
             left = salvage(file, named)
         except ForeignBagError as error:
             self._report(str(error))
             return True
         except BagError as error:
-            self._report(f"{error} ({why})")
+            self._report(f"{error} ({reason})")
             return False
         self._parts.append(left)
-        if left.is_whole:
+        if left.is_complete:
             return True
         count = sum(topic.count for topic in left.topics.values())
         self._report(
-            f"{named} is damaged or truncated ({why}): {counted(count, 'message')} can be read; {_REMEDY[file.suffix]}"
+            f"{named} is damaged or truncated ({reason}): {counted(count, 'message')} can be read; "
+            f"{_REMEDY[file.suffix]}"
         )
         return False
 
@@ -202,10 +205,10 @@ class Storage:
         copy = Path(self._scratch.name) / file.name.removesuffix(".zstd")
         try:
             with file.open("rb") as source, copy.open("wb") as target:
-                is_whole = unpack_file(source, target)
+                is_complete = unpack_file(source, target)
         except OSError as error:
             raise _no_room(file, error) from None
-        if not is_whole:
+        if not is_complete:
             self._report(f"{file} is truncated or damaged: it could be decompressed in part only; copy it again")
         return copy
 

@@ -115,12 +115,12 @@ def _rgb_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> 
     frames = (frame for frame in bag.reader.frames() if frame.stream is Stream.RGB)
     for frame in progress_bar(frames, unit, bag):
         try:
-            percepts = pipeline(frame.decode().pixels, None)
+            perception = pipeline(frame.decode().pixels, None)
         except (DecodeError, FrameError):
             continue  # dropped as in the node, and counted in the node's run
         for name, fraction in fractions.items():
             if is_kept(Stream.RGB, frame.stamp_ns, fraction, options.seed):
-                frames_of[name].add(frame.stamp_ns, percepts, bag.tolerance_ns)
+                frames_of[name].add(frame.stamp_ns, perception, bag.tolerance_ns)
     return frames_of
 
 
@@ -141,12 +141,12 @@ def _ir_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> d
     frames = _degraded(of_ir, kind, float(word or 0.0), options.seed)
     for frame in progress_bar(frames, unit, bag):
         try:
-            percepts = pipeline(None, frame.decode().pixels)
+            perception = pipeline(None, frame.decode().pixels)
         except (DecodeError, FrameError, ThermalError):
             continue
-        size = bag.colour_size or percepts.size
+        size = bag.colour_size or perception.size
         for name, (late_ms, shift_px) in moves.items():
-            found = in_colour_pixels(percepts, replay.registering.current, size, shift_px)
+            found = in_colour_pixels(perception, replay.registering.current, size, shift_px)
             frames_of[name].add(frame.stamp_ns + round(late_ms * _MS) - bag.ir_offset_ns, found, bag.slop_ns)
     return frames_of
 

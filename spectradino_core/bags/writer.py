@@ -121,10 +121,10 @@ class BagWriter:
         Raises:
             BagError: the topic was declared with another type, or the type is unknown.
         """
-        there = self._connections.get(topic)
-        if there is not None:
-            if there.msgtype != kind:
-                raise BagError(f"{self.path}: topic {topic} cannot have both types {there.msgtype} and {kind}")
+        connection = self._connections.get(topic)
+        if connection is not None:
+            if connection.msgtype != kind:
+                raise BagError(f"{self.path}: topic {topic} cannot have both types {connection.msgtype} and {kind}")
             return
         assert self._writer is not None, "the bag is not open"
         if kind not in writing_types().fielddefs:
@@ -176,13 +176,13 @@ class BagWriter:
             raise write_error(self.path, error) from error
 
 
-def replace_folder(path: Path, new: Path, aside: Path) -> None:
-    """Move `new` to `path`, and the folder there to `aside`; or move it back if that fails."""
-    path.rename(aside)
+def replace_folder(path: Path, new: Path, backup: Path) -> None:
+    """Move `new` to `path`, and the folder there to `backup`; or move it back if that fails."""
+    path.rename(backup)
     try:
         new.rename(path)
     except BaseException:
-        aside.rename(path)
+        backup.rename(path)
         raise
 
 

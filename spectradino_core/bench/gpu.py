@@ -96,7 +96,7 @@ def _forward_rows(
         cases[COMPILED] = partial(_compiled(ours, size), rgb, ir)
     operations = forward_operations(variant, size, batch)
     with torch.inference_mode():
-        timings = take_turns(cases, rounds, warm_up=5, done=lambda: _wait(device))
+        timings = take_turns(cases, rounds, warm_up=5, synchronise=lambda: _wait(device))
         peaks = {name: _peak_gb(device, run) for name, run in cases.items()}
     rows: list[Row] = []
     for name, timing in timings.items():
@@ -146,7 +146,7 @@ def _training_row(recipe: StageRecipe, pairs: int, device: str, rounds: int, com
     run = partial(step, random_batch(recipe, pairs, 0, device))
     timing = take_turns({"step": run}, rounds, 3, lambda: _wait(device))["step"]
     row: Row = timing.columns() | {"pairs_per_s": pairs / timing.median_ms * 1e3}
-    return row | {"peak_gb": _peak_gb(device, run), "host_waits": _host_waits(device, run)}
+    return row | {"peak_gb": _peak_gb(device, run), "host_waits": _synchronisation_error(device, run)}
 
 
 def engine_rows(model: Path, devices: Sequence[str] = ("cuda", "tensorrt")) -> list[Row]:
@@ -199,9 +199,9 @@ def _peak_gb(device: str, run: Callable[[], object]) -> object:
     return torch.cuda.max_memory_allocated() / 1e9
 
 
-def _host_waits(device: str, run: Callable[[], Any]) -> str:
+def _synchronisation_error(device: str, run: Callable[[], Any]) -> str:
     """Return "no", or the first line of torch's error on a call that synchronises host and device."""
-    with no_waiting(device):
+    with forbid_synchronisation(device):
         try:
             run()
         except RuntimeError as error:
@@ -212,7 +212,7 @@ def _host_waits(device: str, run: Callable[[], Any]) -> str:
 
 
 @contextmanager
-def no_waiting(device: str) -> Iterator[None]:
+def forbid_synchronisation(device: str) -> Iterator[None]:
     """Raise an error where the host waits for the GPU."""
     if device != "cuda":
         yield

@@ -19,7 +19,7 @@ import numpy as np
 from spectradino_core.bench.tables import Row
 from spectradino_core.bench.timing import Case, peak_memory_mb, take_turns
 from spectradino_core.modality import Modality
-from spectradino_core.runtime.bundle import COMPANIONS, beside
+from spectradino_core.runtime.bundle import COMPANIONS, companion_path
 from spectradino_core.runtime.engine import Engine
 from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.openvino_engine import OpenVinoEngine, openvino_candidates, openvino_or_none
@@ -86,7 +86,9 @@ def model_rows(model: Path, folder: Path, frames: int, score: Score | None = Non
 
 def alone_rows(model: Path, frames: int) -> list[Row]:
     """Compare the engine time of the model of both streams with that of its companions, see `runtime.companions`."""
-    files = {"both": model} | {one: beside(model, one) for one in COMPANIONS if beside(model, one).is_file()}
+    files = {"both": model} | {
+        one: companion_path(model, one) for one in COMPANIONS if companion_path(model, one).is_file()
+    }
     engines = {graph: OnnxEngine(path, "cpu") for graph, path in files.items()}
     (scene,) = _scenes(1, engines["both"].info.infrared, SIZES[0])
     cases = [("both", "both")] + [(one, graph) for one in engines if one != "both" for graph in ("both", one)]

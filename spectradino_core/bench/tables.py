@@ -29,10 +29,10 @@ def write_table(
 
 def markdown(rows: Sequence[Mapping[str, object]]) -> str:
     """Format rows as a Markdown table with the first row's keys as header and numbers with three digits."""
-    return markdown_table(list(rows[0]), [[shown(row[name]) for name in rows[0]] for row in rows])
+    return markdown_table(list(rows[0]), [[format_value(row[name]) for name in rows[0]] for row in rows])
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """Format a value as text; a float with three digits, without an exponent if large."""
     if not isinstance(value, float):
         return str(value)
@@ -57,13 +57,13 @@ def plot_bars(
             groups.setdefault(", ".join(str(row[name]) for name in group), []).append(row)
     if not groups:
         return
-    most = max(map(len, groups.values()))
-    figure, axes = panels(len(groups), 6.4, 0.9 + 0.3 * most, columns=2)
+    max_bars = max(map(len, groups.values()))
+    figure, axes = panels(len(groups), 6.4, 0.9 + 0.3 * max_bars, columns=2)
     for axis, (title, found) in zip(axes, groups.items(), strict=True):
         values = [float(row[value]) for row in found]  # type: ignore[arg-type]
         axis.barh(range(len(found)), values, color=[COLOURS[i % len(COLOURS)] for i in range(len(found))])
         for place, number in enumerate(values):
-            axis.text(number, place, f" {shown(number)}", va="center", fontsize=8)
+            axis.text(number, place, f" {format_value(number)}", va="center", fontsize=8)
         axis.set_yticks(range(len(found)), [str(row[label]) for row in found], fontsize=8)
         axis.invert_yaxis()
         axis.set_xlim(0, 1.18 * max(values))

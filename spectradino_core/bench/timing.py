@@ -42,11 +42,11 @@ class Timing:
 
 
 def take_turns(
-    cases: Mapping[Name, Case], rounds: int, warm_up: int = 1, done: Callable[[], object] | None = None
+    cases: Mapping[Name, Case], rounds: int, warm_up: int = 1, synchronise: Callable[[], object] | None = None
 ) -> dict[Name, Timing]:
     """Time all cases round by round, so that disturbances of the machine affect them equally, after `warm_up` rounds.
 
-    `done` waits for completion of asynchronous runs (`torch.cuda.synchronize`).
+    `synchronise` waits for completion of asynchronous runs (`torch.cuda.synchronize`).
     """
     if rounds < 1:
         raise ValueError(f"at least one round must be timed, not {rounds}")
@@ -55,8 +55,8 @@ def take_turns(
         for name, case in cases.items():
             start = perf_counter()
             case()
-            if done is not None:
-                done()
+            if synchronise is not None:
+                synchronise()
             seconds[name].append(perf_counter() - start)
     return {name: Timing.of(values[warm_up:]) for name, values in seconds.items()}
 

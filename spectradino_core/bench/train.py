@@ -178,8 +178,8 @@ def loading(recipe: StageRecipe, amp: torch.dtype | None, count: int, scenes: in
     with tempfile.TemporaryDirectory() as folder:
         source = ManifestSource(write_scenes(Path(folder), scenes, maps=()))
 
-        def batches(how_many: int, by: int) -> Iterator[PretrainBatch]:
-            made = pretraining_batches([source], recipe.batch, recipe.crop, 0, how_many, workers=by)
+        def batches(count: int, workers: int) -> Iterator[PretrainBatch]:
+            made = pretraining_batches([source], recipe.batch, recipe.crop, 0, count, workers=workers)
             return (batch.to("cpu") for batch in made)
 
         step = our_step(recipe, amp)

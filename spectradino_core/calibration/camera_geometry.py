@@ -148,12 +148,12 @@ class _CameraModel:
                 f"the {name} camera's distortion model {model!r} is not one of "
                 f"{', '.join(m for m in _DISTORTION if m)}: use rectified images"
             )
-        most = _DISTORTION[model]
-        if most is not None and d.size > (14 if most == 8 else most):
+        max_coefficients = _DISTORTION[model]
+        if max_coefficients is not None and d.size > (14 if max_coefficients == 8 else max_coefficients):
             raise _wrong(
                 name, "d", f"has {d.size} distortion coefficients, more than {model} has: check distortion_model"
             )
-        if most is not None:
+        if max_coefficients is not None:
             d = np.pad(d, (0, next(length for length in _LENGTHS if length >= d.size) - d.size))
         width, height = int(info.width), int(info.height)
         if width < 1 or height < 1:
@@ -226,9 +226,9 @@ def _wrong(name: str, field: str, what: str) -> RegistrationError:
     return RegistrationError(f"{field} of the {name} camera's camera_info {what}")
 
 
-def _uncalibrated(name: str, why: str) -> RegistrationError:
+def _uncalibrated(name: str, reason: str) -> RegistrationError:
     return RegistrationError(
-        f"the {name} camera is not calibrated: {why}. Calibrate it (camera_calibration) or give the nine numbers of "
+        f"the {name} camera is not calibrated: {reason}. Calibrate it (camera_calibration) or give the nine numbers of "
         "ir_to_rgb"
     )
 

@@ -70,8 +70,8 @@ def _run(options: argparse.Namespace) -> int:
 
     ablation = find_ablation(options.recipe)
     if ablation.scenes is not None:
-        why = f"has no effect on recipe {ablation.name}, which renders its data"
-        refuse(options, "data manifest data-root val-manifest", why)
+        reason = f"has no effect on recipe {ablation.name}, which renders its data"
+        refuse(options, "data manifest data-root val-manifest", reason)
     elif options.manifest is None:
         refuse(options, "data-root", "has no effect without --manifest")
     claim_folder(options.out, _WRITTEN, "*/*/job.json", b'"mark"')

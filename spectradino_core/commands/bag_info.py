@@ -38,7 +38,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         reader = BagReader(options.bag, options.rgb_topic, options.ir_topic, decoding=decoding)
     except BagError as error:  # it may still hold one camera, or something else
-        reader = _what_there_is(options)
+        reader = _open_available_cameras(options)
         results = _results_alone(reader)
         is_results, no_cameras = bool(results), results or str(error)
     with reader:
@@ -55,7 +55,7 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if is_empty or is_unreadable or is_lost else 0
 
 
-def _what_there_is(options: argparse.Namespace) -> Any:
+def _open_available_cameras(options: argparse.Namespace) -> Any:
     """Open the bag with the only camera found in it, or else without cameras."""
     from spectradino_core.bags import BagError
     from spectradino_core.bags.reader import BagReader

@@ -124,7 +124,7 @@ def _model(options: argparse.Namespace, work: Path) -> None:
     from spectradino_core.bench.model import STEPS, alone_rows, model_rows
     from spectradino_core.bench.tables import plot_steps
     from spectradino_core.commands.convert import held_out_score
-    from spectradino_core.runtime.bundle import beside
+    from spectradino_core.runtime.bundle import companion_path
     from spectradino_core.runtime.onnx_engine import OnnxEngine
 
     model = options.model or Path("models/lwir_box.onnx")
@@ -139,7 +139,7 @@ def _model(options: argparse.Namespace, work: Path) -> None:
     rows = model_rows(model, work, frames, score, options.memory)
     _write(options, "model", rows, {"mAP50": f"{options.score_scenes} scenes"} if score else {})
     plot_steps(options.out / "model.png", rows, ("precision", "pictures"), STEPS)
-    if any(beside(model, stream).is_file() for stream in ("rgb", "ir")):
+    if any(companion_path(model, stream).is_file() for stream in ("rgb", "ir")):
         _write(options, "model_alone", alone_rows(model, frames), {})
 
 

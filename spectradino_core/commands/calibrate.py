@@ -141,7 +141,7 @@ def find_time_offset(
     from spectradino_core.calibration.estimation.time_offset import estimate_time_offset, sharpened
 
     if registration is None:
-        registration = _found_on_the_way(reader, window_ms, by_arrival)
+        registration = _rough_registration(reader, window_ms, by_arrival)
     rgb, ir = activities_of_bag(reader, seconds, registration, by_arrival)
     if registration is None:
         # Without a registration, require a strong agreement: objects that pass one cell earlier than another look like
@@ -217,7 +217,7 @@ def _print_refused(reader: Any) -> None:
             print(camera)
 
 
-def _found_on_the_way(reader: Any, window_ms: float, by_arrival: bool) -> Any:
+def _rough_registration(reader: Any, window_ms: float, by_arrival: bool) -> Any:
     """Estimate a registration for comparing cells, whatever the clocks; None if there is none."""
     from spectradino_core.calibration.estimation import CalibrationError
     from spectradino_core.calibration.estimation.homography import AlreadyRegisteredError, estimate_homography

@@ -133,41 +133,41 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
-def _described(one: Benchmark) -> str:
+def _described(benchmark: Benchmark) -> str:
     lines = [
-        f"{one.name}: {one.title}",
-        f"band: {one.infrared.name} ({one.infrared.band.description})",
-        f"task: {' and '.join(one.tasks)}",
+        f"{benchmark.name}: {benchmark.title}",
+        f"band: {benchmark.infrared.name} ({benchmark.infrared.band.description})",
+        f"task: {' and '.join(benchmark.tasks)}",
     ]
-    for kind, classes in (("boxes", one.box_classes), ("masks", one.mask_classes)):
+    for kind, classes in (("boxes", benchmark.box_classes), ("masks", benchmark.mask_classes)):
         if classes:
             lines.append(f"{kind}: {', '.join(classes)}")
-    splits = ", ".join(f"{split} ({count or 'unknown'})" for split, count in one.splits.items())
+    splits = ", ".join(f"{split} ({count or 'unknown'})" for split, count in benchmark.splits.items())
     lines += [
-        f"splits: {splits}; trained on {one.train_split}, reported on {one.report_split}",
-        f"subsets: {', '.join(one.subsets) or 'none'}",
-        f"scoring: {one.ignore}",
-        f"licence: {one.licence}",
-        f"expected layout: {one.layout}",
-        f"source: {one.source}",
-        *([f"assumed: {one.assumed}"] if one.assumed else []),
-        *(f"- {note}" for note in one.notes),
+        f"splits: {splits}; trained on {benchmark.train_split}, reported on {benchmark.report_split}",
+        f"subsets: {', '.join(benchmark.subsets) or 'none'}",
+        f"scoring: {benchmark.ignore}",
+        f"licence: {benchmark.licence}",
+        f"expected layout: {benchmark.layout}",
+        f"source: {benchmark.source}",
+        *([f"assumed: {benchmark.assumed}"] if benchmark.assumed else []),
+        *(f"- {note}" for note in benchmark.notes),
     ]
     return "\n".join(lines)
 
 
-def _found(one: Benchmark, root: Path) -> str | None:
+def _found(benchmark: Benchmark, root: Path) -> str | None:
     """Return the folder below the root that holds it, with its number of pairs of the reported split."""
     from spectradino_core.datasets import BenchmarkError
 
-    if not one.needs_root:
+    if not benchmark.needs_root:
         return "rendered"
     for folder in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
         try:
-            pairs = one.open(folder, one.report_split, allow_missing=True)
+            pairs = benchmark.open(folder, benchmark.report_split, allow_missing=True)
         except BenchmarkError:
             continue
-        return f"{folder} ({len(pairs)} of {one.report_split})"
+        return f"{folder} ({len(pairs)} of {benchmark.report_split})"
     return None
 
 
@@ -199,9 +199,9 @@ def _check(options: argparse.Namespace) -> int:
         _print_report(one, report)
     if any(one.advice in problem for report in reports for problem in report.problems):
         print(f"\n{one.advice}")
-    sound = [report for report in reports if report.usable and report.pairs is not None]
-    if options.out is not None and sound:
-        drawn = next((report for report in sound if report.split == one.report_split), sound[0])
+    usable = [report for report in reports if report.usable and report.pairs is not None]
+    if options.out is not None and usable:
+        drawn = next((report for report in usable if report.split == one.report_split), usable[0])
         assert drawn.pairs is not None
         write_sheet(options.out, drawn.pairs, options.draw or 8)
         print(f"{options.out}: pairs of {drawn.split} with their labels")
@@ -213,11 +213,11 @@ def _check(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_report(one: Benchmark, report: SplitReport) -> None:
+def _print_report(benchmark: Benchmark, report: SplitReport) -> None:
     if report.pairs is None:
         print(f"\n{report.split}")
     else:
-        official = one.splits[report.split]
+        official = benchmark.splits[report.split]
         print(f"\n{report.split}: {counted(len(report.pairs), 'pair')}{f' ({official} published)' if official else ''}")
     if report.formats:
         print(f"  {_formats(report.formats)}")
@@ -231,7 +231,7 @@ def _print_report(one: Benchmark, report: SplitReport) -> None:
     for remark in report.remarks:
         print(f"  - {remark}")
     for problem in report.problems:
-        print(f"  ! {problem.removesuffix(f'. {one.advice}')}")
+        print(f"  ! {problem.removesuffix(f'. {benchmark.advice}')}")
 
 
 def _counts(counts: Counter[str]) -> str:

@@ -125,7 +125,7 @@ def _run(options: argparse.Namespace) -> int:
     from spectradino_core.training.modes import refuse_random_blocks
     from spectradino_core.training.recipes import RECIPES
 
-    own = _own(options)
+    own = _open_own_folder(options)
     if options.recipe is not None:
         refuse(options, _OF_MODEL, f"is for --dataset and --data: the recipe '{options.recipe}' has its own model")
         recipe = choose(dict(sorted(RECIPES.items())), "recipe", options.recipe)()
@@ -162,7 +162,7 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _own(options: argparse.Namespace) -> OwnFolder | None:
+def _open_own_folder(options: argparse.Namespace) -> OwnFolder | None:
     """Return the user's own folder if --data is given without --dataset or --recipe.
 
     Raises:
@@ -274,13 +274,13 @@ def _of_dataset(options: argparse.Namespace, benchmark: Benchmark) -> FinetuneRe
         **heads,
     )
     if start is not None:
-        recipe = _like_start(recipe, *start, options, heads)
+        recipe = _match_start(recipe, *start, options, heads)
     if options.input_size is not None:
         recipe = replace(recipe, input_size=parse_size(options.input_size, recipe.architecture.vit.patch))
     return recipe
 
 
-def _like_start(
+def _match_start(
     recipe: FinetuneRecipe, info: ModelInfo, start: Architecture, options: argparse.Namespace, heads: dict[str, Any]
 ) -> FinetuneRecipe:
     """Return the recipe with the start model's architecture, except for what options ask for."""
@@ -311,14 +311,14 @@ def _heads(options: argparse.Namespace, benchmark: Benchmark) -> dict[str, Any]:
     return dict(zip(tasks, names, strict=True))
 
 
-def parse_mix(words: Sequence[str]) -> tuple[tuple[str, float], ...]:
+def parse_mix(entries: Sequence[str]) -> tuple[tuple[str, float], ...]:
     """Parse `msrs:3 scenes` to (name, weight) of each source; the default weight is 1.
 
     Raises:
         ValueError: a weight is not a positive number.
     """
     mix = []
-    for word in words:
+    for word in entries:
         name, text = word.rsplit(":", 1) if ":" in word else (word, "1")
         try:
             weight = float(text)

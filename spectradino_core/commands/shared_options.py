@@ -81,9 +81,9 @@ def without_none(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def given(options: argparse.Namespace, words: str) -> dict[str, Any]:
+def given(options: argparse.Namespace, names: str) -> dict[str, Any]:
     """Return the given options, of names such as "steps grad_accum", as keyword arguments of the same names."""
-    return without_none(**{word: getattr(options, word) for word in words.split()})
+    return without_none(**{word: getattr(options, word) for word in names.split()})
 
 
 def is_main_process() -> bool:
@@ -117,9 +117,9 @@ def open_own_of(options: argparse.Namespace, folder: Path, band: Modality | None
     return open_own(folder, options.band, options.rgb, options.ir, options.classes, band or Modality.LWIR)
 
 
-def refuse_own_options(options: argparse.Namespace, why: str, words: str = "rgb ir classes band") -> None:
-    """Raise ValueError, with the reason `why`, if an option for own data (of `words`) was given."""
-    refuse(options, words, f"is for own data, {why}")
+def refuse_own_options(options: argparse.Namespace, reason: str, names: str = "rgb ir classes band") -> None:
+    """Raise ValueError, with the reason `reason`, if an option for own data (of `names`) was given."""
+    refuse(options, names, f"is for own data, {reason}")
 
 
 def published(options: argparse.Namespace) -> Benchmark:

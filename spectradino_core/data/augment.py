@@ -116,8 +116,8 @@ def augment(sample: PairedSample, options: Augmentation, rng: np.random.Generato
         sample = flip(sample)
     factor = float(np.exp(rng.uniform(*np.log(options.zoom))))
     wider = float(np.exp(rng.uniform(-1, 1) * np.log1p(options.stretch) / 2)) if options.stretch else 1.0
-    apart = options.misregistration * sample.size[0] if all(sample.present) else 0.0
-    sample = zoom(sample, factor, rng, options.least_visible, wider, apart)
+    max_shift_px = options.misregistration * sample.size[0] if all(sample.present) else 0.0
+    sample = zoom(sample, factor, rng, options.least_visible, wider, max_shift_px)
     if sample.present[0]:
         sample.rgb = jitter_rgb(sample.rgb, options, rng)
     if sample.present[1]:
@@ -151,7 +151,7 @@ def zoom(
     rng: np.random.Generator,
     least_visible: float,
     wider: float = 1.0,
-    apart: float = 0.0,
+    max_shift_px: float = 0.0,
 ) -> PairedSample:
     """Scale the pair by `factor` at a random position, in a frame of the same size.
 
@@ -161,7 +161,7 @@ def zoom(
         sample, rng: the pair, and the generator of the position.
         factor, least_visible: see `Augmentation`.
         wider: factor on the width, and divisor of the height.
-        apart: maximum shift in x and y, in pixels, of the infrared frame relative to the rest.
+        max_shift_px: maximum shift in x and y, in pixels, of the infrared frame relative to the rest.
     """
     width, height = sample.size
     scale = np.array([factor * wider, factor / wider])
@@ -172,10 +172,16 @@ def zoom(
         [[scale[0], 0, shift_x + scale[0] / 2 - 0.5], [0, scale[1], shift_y + scale[1] / 2 - 0.5]], np.float64
     )
 
-    shifted = matrix if not apart else matrix + np.array([[0, 0, rng.uniform(-apart, apart)] for _ in "xy"])
+    shifted = (
+        matrix
+        if not max_shift_px
+        else matrix + np.array([[0, 0, rng.uniform(-max_shift_px, max_shift_px)] for _ in "xy"])
+    )
 
-    def warp(image: np.ndarray, flags: int, border: float, by: np.ndarray = matrix) -> np.ndarray:
-        return cv2.warpAffine(np.ascontiguousarray(image), by, (width, height), flags=flags, borderValue=(border,) * 4)
+    def warp(image: np.ndarray, flags: int, border: float, transform: np.ndarray = matrix) -> np.ndarray:
+        return cv2.warpAffine(
+            np.ascontiguousarray(image), transform, (width, height), flags=flags, borderValue=(border,) * 4
+        )
 
     def moved(boxes: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         placed = boxes * np.tile(scale, 2) + np.array([shift_x, shift_y] * 2)

@@ -72,48 +72,50 @@ class IndexedPairs(Protocol):
     def load(self, item: Any, /) -> PairedSample: ...
 
 
-class KeptPairs:
+class CachedPairs:
     """Pairs of a labelled data set, cached in memory.
 
     Args:
         pairs: the data set.
         largest: maximum (width, height), to which larger pairs are scaled down; None: original size.
-        room: maximum bytes of cached pixels; further pairs are read on each access.
-        change: applied to each pair before it is cached.
+        max_bytes: maximum bytes of cached pixels; further pairs are read on each access.
+        transform: applied to each pair before it is cached.
     """
 
     def __init__(
         self,
         pairs: IndexedPairs,
         largest: tuple[int, int] | None = None,
-        room: int = 1 << 30,
-        change: Callable[[PairedSample], PairedSample] | None = None,
+        max_bytes: int = 1 << 30,
+        transform: Callable[[PairedSample], PairedSample] | None = None,
     ) -> None:
-        self._pairs, self._largest, self._room, self._change = pairs, largest, room, change
-        self._kept: dict[int, PairedSample] = {}
+        self._pairs, self._largest, self._bytes_left, self._transform = pairs, largest, max_bytes, transform
+        self._cached: dict[int, PairedSample] = {}
 
     def __len__(self) -> int:
         return len(self._pairs)
 
     def __getitem__(self, index: int) -> PairedSample:
         """Return a pair, whose arrays must not be modified."""
-        if index in self._kept:
-            return self._kept[index]
+        if index in self._cached:
+            return self._cached[index]
         sample = self._pairs.load(self._pairs[index])
         if self._largest is not None:
             sample = shrink(sample, self._largest)
-        if self._change is not None:
-            sample = self._change(sample)
-        self._room -= sample.rgb.nbytes + sample.infrared.nbytes + (0 if sample.mask is None else sample.mask.nbytes)
-        if self._room >= 0:
-            self._kept[index] = sample
+        if self._transform is not None:
+            sample = self._transform(sample)
+        self._bytes_left -= (
+            sample.rgb.nbytes + sample.infrared.nbytes + (0 if sample.mask is None else sample.mask.nbytes)
+        )
+        if self._bytes_left >= 0:
+            self._cached[index] = sample
         return sample
 
 
 class Epochs:
     """Samples of a labelled data set, each pair once per epoch in a new random order, then augmented."""
 
-    def __init__(self, pairs: KeptPairs, augmentation: Augmentation, seed: int) -> None:
+    def __init__(self, pairs: CachedPairs, augmentation: Augmentation, seed: int) -> None:
         if not len(pairs):
             raise ValueError("no pairs to train on")
         self._pairs, self._augmentation, self._seed = pairs, augmentation, seed

@@ -83,7 +83,7 @@ class Plan(Dataset, Generic[Batch]):
         collate: Callable[[PlanStep, list[LoadedView]], Batch],
         rank: int = 0,
         world: int = 1,
-        also: Sequence[str] = (),
+        extra_modalities: Sequence[str] = (),
     ) -> None:
         """
         Args:
@@ -95,7 +95,7 @@ class Plan(Dataset, Generic[Batch]):
             views: how views are drawn.
             collate: makes a batch of loaded views; must be picklable for workers.
             rank, world: the rank-th of `world` contiguous parts of every batch is loaded.
-            also: modalities beside those of the step's group to load of the items that have them.
+            extra_modalities: modalities beside those of the step's group to load of the items that have them.
 
         Raises:
             ValueError: no sources, a group with fewer items than a batch, or a batch that `world` does not divide.
@@ -109,7 +109,7 @@ class Plan(Dataset, Generic[Batch]):
                 f"a batch of {batch} can't be shared by {world} processes (this is rank {rank}): choose a multiple"
             )
         self._batch, self._side, self._seed, self._views = batch, side, seed, views
-        self._collate, self._rank, self._world, self._also = collate, rank, world, tuple(also)
+        self._collate, self._rank, self._world_size, self._extra = collate, rank, world, tuple(extra_modalities)
         self._sources = list(sources)
         self._starts = np.cumsum([0, *(len(source) for source in sources)])
         self.items = int(self._starts[-1])
@@ -148,7 +148,7 @@ class Plan(Dataset, Generic[Batch]):
 
     def __getitem__(self, step: PlanStep) -> tuple[Batch, list[str]]:
         rows = self._rows(step)
-        local = self._batch // self._world
+        local = self._batch // self._world_size
         views, damage = [], []
         for slot in range(self._rank * local, (self._rank + 1) * local):
             row = int(rows[slot])
@@ -189,7 +189,7 @@ class Plan(Dataset, Generic[Batch]):
         key = int(group.keys[row])
         which = int(np.searchsorted(self._starts, key, side="right")) - 1
         source, item = self._sources[which], key - int(self._starts[which])
-        extra = [m for m in source.modalities(item) if m in self._also and m not in group.modalities]
+        extra = [m for m in source.modalities(item) if m in self._extra and m not in group.modalities]
         loaded = source.load(item, (*group.modalities, *extra))
         if self._views.count:
             number = step.nth // self._batches(step.group) % self._views.count

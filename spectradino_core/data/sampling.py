@@ -65,8 +65,8 @@ class AdaptiveBands(BandSampling):
         self._losses: dict[str, float] = {}
         even = [1 / len(groups)] * len(groups)
         # By round: the probability of each group, and the number of steps of each group before the round.
-        self._chances: dict[int, list[float]] = {0: even, 1: even}
-        self._before: dict[int, list[int]] = {0: [0] * len(groups)}
+        self._probabilities: dict[int, list[float]] = {0: even, 1: even}
+        self._steps_at_round: dict[int, list[int]] = {0: [0] * len(groups)}
         self._draws: dict[int, np.ndarray] = {}
         self._recorded = 0
 
@@ -88,9 +88,9 @@ class AdaptiveBands(BandSampling):
         self._recorded += 1
         number, offset = divmod(self._recorded, self._period)
         if offset == 0:  # round number - 1 has ended, which determines round number + 1
-            self._chances[number + 1] = self._weigh()
+            self._probabilities[number + 1] = self._new_probabilities()
             self._steps_before(number)
-            for kept in (self._chances, self._before, self._draws):
+            for kept in (self._probabilities, self._steps_at_round, self._draws):
                 for old in [n for n in kept if n < number]:
                     del kept[old]
 
@@ -98,45 +98,45 @@ class AdaptiveBands(BandSampling):
         return {
             "recorded": self._recorded,
             "losses": dict(self._losses),
-            "chances": {str(n): list(c) for n, c in self._chances.items()},
-            "before": {str(n): list(self._steps_before(n)) for n in sorted(self._chances)},
+            "chances": {str(n): list(c) for n, c in self._probabilities.items()},
+            "before": {str(n): list(self._steps_before(n)) for n in sorted(self._probabilities)},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._recorded = int(state["recorded"])
         self._losses = {str(g): float(v) for g, v in state["losses"].items()}
-        self._chances = {int(n): [float(x) for x in c] for n, c in state["chances"].items()}
-        self._before = {int(n): [int(x) for x in b] for n, b in state["before"].items()}
+        self._probabilities = {int(n): [float(x) for x in c] for n, c in state["chances"].items()}
+        self._steps_at_round = {int(n): [int(x) for x in b] for n, b in state["before"].items()}
         self._draws = {}
 
-    def _weigh(self) -> list[float]:
+    def _new_probabilities(self) -> list[float]:
         known = np.array([self._losses.get(group, np.nan) for group in self.groups])
         # A group without a loss gets the maximum of the others.
         losses = np.where(np.isnan(known), np.nanmax(known), known)
         weights = np.maximum(losses, 1e-12)
         return list(_FLOOR / len(weights) + (1 - _FLOOR) * weights / weights.sum())
 
-    def _chances_of(self, number: int) -> list[float]:
-        if number not in self._chances:
+    def _probabilities_of(self, number: int) -> list[float]:
+        if number not in self._probabilities:
             raise ValueError(
                 f"round {number} of {self._period} steps is undetermined after {self._recorded} recorded steps: use "
                 "fewer workers or a longer period, and record the loss of every step"
             )
-        return self._chances[number]
+        return self._probabilities[number]
 
     def _drawn(self, number: int) -> np.ndarray:
         if number not in self._draws:
             uniform = np.random.default_rng((self._seed, 13, number)).random(self._period)
-            edges = np.cumsum(self._chances_of(number))
+            edges = np.cumsum(self._probabilities_of(number))
             self._draws[number] = np.minimum(np.searchsorted(edges, uniform, side="right"), len(self.groups) - 1)
         return self._draws[number]
 
     def _steps_before(self, number: int) -> list[int]:
-        if number not in self._before:
+        if number not in self._steps_at_round:
             earlier = self._steps_before(number - 1)
             counts = np.bincount(self._drawn(number - 1), minlength=len(self.groups))
-            self._before[number] = [int(a + b) for a, b in zip(earlier, counts)]
-        return self._before[number]
+            self._steps_at_round[number] = [int(a + b) for a, b in zip(earlier, counts)]
+        return self._steps_at_round[number]
 
 
 _SWAPS = 100

@@ -68,7 +68,7 @@ class ScenePairs:
         self.seeds, self.infrared = seeds, infrared
         self.name = f"{len(seeds)} {times[0] if len(times) == 1 else 'mixed'} scenes"
         self._size, self._times, self._misregistration_px = size, tuple(times), misregistration_px
-        self._kept: dict[int, PairedSample] | None = {} if keep else None
+        self._cached: dict[int, PairedSample] | None = {} if keep else None
 
     @classmethod
     def training(cls, infrared: Modality, size: tuple[int, int], pool: int | None = None) -> ScenePairs:
@@ -92,12 +92,12 @@ class ScenePairs:
         return len(self.seeds)
 
     def __getitem__(self, index: int) -> PairedSample:
-        if self._kept is not None and index in self._kept:
-            return self._kept[index]
+        if self._cached is not None and index in self._cached:
+            return self._cached[index]
         time = self._times[index % len(self._times)] if self._times else None
         sample = scene_sample(self.seeds[index], self.infrared, self._size, self._misregistration_px, time)
-        if self._kept is not None:
-            self._kept[index] = sample
+        if self._cached is not None:
+            self._cached[index] = sample
         return sample
 
     def __iter__(self) -> Iterator[PairedSample]:
@@ -138,7 +138,7 @@ class SceneImages:
         self._count, self._size, self._first, self._misregistration_px = count, size, first, misregistration_px
         self._bands = tuple(Modality.parse(band) for band in bands)
         self._maps = tuple(maps)
-        self._kept: dict[int, ImageSet] = {}
+        self._cached: dict[int, ImageSet] = {}
 
     @classmethod
     def held_out(
@@ -164,13 +164,13 @@ class SceneImages:
         return f"scene {self._first + item}"
 
     def load(self, item: int, modalities: Sequence[str]) -> ImageSet:
-        if item not in self._kept:
-            self._kept[item] = self._render(item)
-        kept = self._kept[item]
+        if item not in self._cached:
+            self._cached[item] = self._render(item)
+        kept = self._cached[item]
         return ImageSet({key: kept.images[key] for key in ("rgb", *modalities)}, kept.name)
 
     def forget(self, item: int) -> None:
-        self._kept.pop(item, None)
+        self._cached.pop(item, None)
 
     def _render(self, item: int) -> ImageSet:
         if not 0 <= item < self._count:

@@ -19,16 +19,16 @@ from torch import Tensor
 Batch = TypeVar("Batch")
 
 
-def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Copy nested containers and dataclasses with `change` applied to every tensor."""
+def map_tensors(value: Any, transform: Callable[[Tensor], Tensor]) -> Any:
+    """Copy nested containers and dataclasses with `transform` applied to every tensor."""
     if isinstance(value, Tensor):
-        return change(value)
+        return transform(value)
     if isinstance(value, dict):
-        return {key: map_tensors(one, change) for key, one in value.items()}
+        return {key: map_tensors(one, transform) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(map_tensors(one, change) for one in value)
+        return type(value)(map_tensors(one, transform) for one in value)
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{f.name: map_tensors(getattr(value, f.name), change) for f in fields(value)})
+        return replace(value, **{f.name: map_tensors(getattr(value, f.name), transform) for f in fields(value)})
     return value
 
 

@@ -121,7 +121,7 @@ class Found:
     @classmethod
     def matched(
         cls,
-        home: Path,
+        root: Path,
         folders: Mapping[str, str],
         names: Sequence[str] | None = None,
         stems: Mapping[str, str] | None = None,
@@ -132,7 +132,7 @@ class Found:
         """Find the files of each item in folders of one kind of file each.
 
         Args:
-            home: folder of the data set.
+            root: folder of the data set.
             folders: folders below it by role: "rgb", "infrared", "boxes" (VOC XML), "mask" (PNG), or another one whose
                 files only have to exist.
             names: names of the items; None: those of all images and masks.
@@ -142,10 +142,10 @@ class Found:
             readers: other attributes.
         """
         endings = {"boxes": (".xml",), "mask": (".png",)}
-        files = {role: by_stem(home / folder, endings.get(role, IMAGE_ENDINGS)) for role, folder in folders.items()}
+        files = {role: by_stem(root / folder, endings.get(role, IMAGE_ENDINGS)) for role, folder in folders.items()}
         if names is None:
             names = sorted(set().union(*(found for role, found in files.items() if role != "boxes")))
-        whole: list[LabelledItem] = []
+        complete: list[LabelledItem] = []
         missing: list[str] = []
         for name in names:
             wanted = {role: stems[role].format(name) if stems is not None else name for role in folders}
@@ -155,12 +155,12 @@ class Found:
                 continue
             paths = {role: files[role][stem] for role, stem in wanted.items()}
             labels = paths.get("boxes"), paths.get("mask")
-            whole.append(LabelledItem(name, paths["rgb"], paths["infrared"], *labels, subsets(name)))
+            complete.append(LabelledItem(name, paths["rgb"], paths["infrared"], *labels, subsets(name)))
         if "boxes" in folders:
             readers.setdefault("objects", _voc_objects)
         if table is not None:
             readers.setdefault("mask", partial(_mask, table))
-        return cls(whole, missing, **readers)
+        return cls(complete, missing, **readers)
 
 
 @dataclass(frozen=True)

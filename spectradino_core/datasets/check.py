@@ -69,14 +69,14 @@ class SplitReport:
 
 
 def check_benchmark(
-    benchmark: Benchmark, root: Path | None, splits: Sequence[str] | None = None, at_most: int | None = None
+    benchmark: Benchmark, root: Path | None, splits: Sequence[str] | None = None, limit: int | None = None
 ) -> list[SplitReport]:
     """Check each split, and report pairs that occur in two official splits as problems.
 
     Args:
         benchmark, root: expected data set, and its folder.
         splits: splits to check; None: all.
-        at_most: maximum number of pairs to read per split, evenly spread; None: all.
+        limit: maximum number of pairs to read per split, evenly spread; None: all.
 
     Raises:
         BenchmarkError: unknown split.
@@ -86,7 +86,7 @@ def check_benchmark(
         raise BenchmarkError(
             f"{benchmark.name} has no split {unknown[0]!r}: choose one of {', '.join(benchmark.splits)}"
         )
-    reports = [check_split(benchmark, root, split, at_most) for split in splits or benchmark.splits]
+    reports = [check_split(benchmark, root, split, limit) for split in splits or benchmark.splits]
     official = [report for report in reports if report.pairs is not None and report.split in ("train", "val", "test")]
     for one, other in combinations(official, 2):
         shared = sorted({item.name for item in one.pairs or ()} & {item.name for item in other.pairs or ()})
@@ -95,7 +95,7 @@ def check_benchmark(
     return reports
 
 
-def check_split(benchmark: Benchmark, root: Path | None, split: str, at_most: int | None = None) -> SplitReport:
+def check_split(benchmark: Benchmark, root: Path | None, split: str, limit: int | None = None) -> SplitReport:
     """Read the pairs of a split and collect problems; does not raise for any content of the folder."""
     report = SplitReport(split)
     try:
@@ -107,8 +107,8 @@ def check_split(benchmark: Benchmark, root: Path | None, split: str, at_most: in
     report.remarks.extend(pairs.remarks)
     _count_pairs(report, benchmark, pairs)
     items = list(pairs)
-    if at_most is not None and at_most < len(items):
-        items = evenly_spread(items, at_most)
+    if limit is not None and limit < len(items):
+        items = evenly_spread(items, limit)
         report.remarks.append(f"only {len(items)} of its {len(pairs)} pairs were read")
     _look_for_swapped_folders(report, items)
     for item, sample, boxes, failure in _read(pairs, items):

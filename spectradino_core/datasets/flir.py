@@ -22,18 +22,18 @@ def _find(root: Path, split: str) -> Found:
     return Found.matched(home, folders, names, stems, lambda name: times.get(name, ()))
 
 
-def _list(home: Path, name: str) -> Path:
-    for path in (home / name, home / "ImageSets" / "Main" / name):
+def _list(folder: Path, name: str) -> Path:
+    for path in (folder / name, folder / "ImageSets" / "Main" / name):
         if path.is_file():
             return path
-    raise BenchmarkError(f"{home}: lacks {name} (looked for it there and in ImageSets/Main)")
+    raise BenchmarkError(f"{folder}: lacks {name} (looked for it there and in ImageSets/Main)")
 
 
-def _times(home: Path, split: str) -> dict[str, tuple[str, ...]]:
+def _times(folder: Path, split: str) -> dict[str, tuple[str, ...]]:
     """Read lists of day and night beside the official lists, where they exist."""
     times: dict[str, tuple[str, ...]] = {}
     for time in (DAY, NIGHT):
-        path = home / _LISTS[split].replace(".txt", f"_{time}.txt")
+        path = folder / _LISTS[split].replace(".txt", f"_{time}.txt")
         if path.is_file():
             times.update(dict.fromkeys(names_of(path, _SUFFIXES), (time,)))
     return times

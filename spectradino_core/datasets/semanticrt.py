@@ -36,10 +36,10 @@ def _find(root: Path, split: str) -> Found:
     return Found.matched(home, folders, names, subsets=lambda name: subsets.get(name, ()), table=_TABLE)
 
 
-def _subsets(home: Path, split: str) -> dict[str, tuple[str, ...]]:
+def _subsets(folder: Path, split: str) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for subset in _SUBSETS:
-        path = home / f"{split}_{subset}.txt"
+        path = folder / f"{split}_{subset}.txt"
         if path.is_file():
             for name in names_of(path, (".jpg", ".png")):
                 found[name] = (*found.get(name, ()), subset)

@@ -141,7 +141,7 @@ def compare(
     baselines: Sequence[Pipeline],
     data: LabelledSet,
     worst: int = 8,
-    left_out: Sequence[str] = (),
+    excluded: Sequence[str] = (),
     workers: int = 0,
 ) -> Comparison:
     """Score all models on all pairs of a data set.
@@ -150,7 +150,7 @@ def compare(
         models, baselines: seeds of one model, and of the baseline; without any, its row is kept without scores.
         data: the data set.
         worst: number of worst frames to draw.
-        left_out: mask classes to exclude from the means.
+        excluded: mask classes to exclude from the means.
         workers: threads that read pairs ahead, see `prefetched`.
 
     Raises:
@@ -163,7 +163,7 @@ def compare(
             f"{data.name} pairs RGB with {data.infrared.key}, {info.name} takes {info.infrared.key}: "
             "choose a model for that band"
         )
-    unknown = [name for name in left_out if name not in info.mask_classes]
+    unknown = [name for name in excluded if name not in info.mask_classes]
     if unknown:
         raise ValueError(
             f"{unknown[0]} can't be excluded from the means: the mask classes are {', '.join(info.mask_classes)}"
@@ -181,7 +181,7 @@ def compare(
         raise ValueError(f"{data.name} holds no pairs")
 
     def scores(row: str, subset: str) -> list[Scores]:
-        return [found[f"{row} {seed}"].scores(subset, left_out) for seed in range(len(runs[row]))]
+        return [found[f"{row} {seed}"].scores(subset, excluded) for seed in range(len(runs[row]))]
 
     rule = getattr(data, "ignore", "")
     return Comparison(

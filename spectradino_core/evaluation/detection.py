@@ -151,14 +151,14 @@ def match_image(
     outcomes = np.zeros((len(IOU_THRESHOLDS), len(boxes)), np.int8)
     taken = np.full(len(boxes), _NONE, np.int16)
     for label in np.unique(labels):
-        mine = order[labels[order] == label]
-        outcomes[:, mine[_MAX_DETECTIONS:]] = -1
-        mine, real_mine = mine[:_MAX_DETECTIONS], real[true_labels[real] == label]
-        matches = _take_best(iou[np.ix_(mine, real_mine)], IOU_THRESHOLDS)
-        covered = inside[np.ix_(mine, regions[true_labels[regions] == label])].max(axis=1, initial=0.0)
+        of_class = order[labels[order] == label]
+        outcomes[:, of_class[_MAX_DETECTIONS:]] = -1
+        of_class, real_of_class = of_class[:_MAX_DETECTIONS], real[true_labels[real] == label]
+        matches = _take_best(iou[np.ix_(of_class, real_of_class)], IOU_THRESHOLDS)
+        covered = inside[np.ix_(of_class, regions[true_labels[regions] == label])].max(axis=1, initial=0.0)
         on_region = covered >= _at_least(IOU_THRESHOLDS)[:, None]
-        outcomes[:, mine] = np.where(matches != _NONE, 1, np.where(on_region, -1, 0))
-        taken[mine] = np.append(real_mine, _NONE)[matches[0]]
+        outcomes[:, of_class] = np.where(matches != _NONE, 1, np.where(on_region, -1, 0))
+        taken[of_class] = np.append(real_of_class, _NONE)[matches[0]]
     true_classes = np.full(len(boxes), _NONE, np.int16)
     of_any_class = _take_best(iou[np.ix_(order, real)], IOU_THRESHOLDS[:1])[0]
     true_classes[order] = np.append(true_labels[real], _NONE)[of_any_class]
@@ -180,9 +180,9 @@ def detection_scores(images: Sequence[ImageMatches], classes: Sequence[str]) -> 
     instances = _instances(images, len(classes))
     precision = np.full((len(IOU_THRESHOLDS), len(RECALLS), len(classes)), np.nan)
     for label in np.flatnonzero(instances):
-        mine = np.flatnonzero(labels == label)
-        mine = mine[np.argsort(-scores[mine], kind="stable")]
-        for row, outcome in enumerate(outcomes[:, mine]):
+        of_class = np.flatnonzero(labels == label)
+        of_class = of_class[np.argsort(-scores[of_class], kind="stable")]
+        for row, outcome in enumerate(outcomes[:, of_class]):
             precision[row, :, label] = _precision(outcome[outcome >= 0] > 0, int(instances[label]))
     at_iou = precision.mean(axis=1)  # a class is nan at all recalls or at none
     ap, ap50, ap75 = (

@@ -65,12 +65,12 @@ summary { cursor: pointer; font-weight: 600; color: var(--accent); }
 class Page:
     """HTML page whose elements are appended in the order of the calls."""
 
-    def __init__(self, title: str, lead: str = "") -> None:
+    def __init__(self, title: str, intro: str = "") -> None:
         """Start with a title and a paragraph below it; plain text, like all text arguments here."""
         self.title = title
         self._parts = [f"<h1>{_escaped(title)}</h1>"]
-        if lead:
-            self.text(lead)
+        if intro:
+            self.text(intro)
 
     def heading(self, text: str, level: int = 2) -> None:
         """Add a heading of level 2 to 4."""

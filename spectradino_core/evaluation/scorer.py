@@ -140,8 +140,8 @@ class Scorer:
         matches = self._subset(ALL).matches
         return DetectionConfusion(matches, self._box_classes, threshold) if matches else None
 
-    def scores(self, subset: str = ALL, left_out: Collection[str] = ()) -> Scores:
-        """Compute all scores of a subset; `left_out` are mask classes to exclude from the means."""
+    def scores(self, subset: str = ALL, excluded: Collection[str] = ()) -> Scores:
+        """Compute all scores of a subset; `excluded` are mask classes to exclude from the means."""
         counted = self._subsets.get(subset, _Subset())
         matches, pixels = counted.matches, counted.pixels if counted.masked else None
         return Scores(
@@ -150,7 +150,7 @@ class Scorer:
             images_with_masks=counted.masked,
             detection=detection_scores(matches, self._box_classes) if matches else None,
             boxes=DetectionConfusion(matches, self._box_classes, self._threshold) if matches else None,
-            segmentation=None if pixels is None else pixels.scores(left_out),
+            segmentation=None if pixels is None else pixels.scores(excluded),
             pixels=pixels,
         )
 

@@ -78,15 +78,15 @@ class ConfusionMatrix:
         cells = truth[labelled].astype(np.int64) * (size + 1) + columns
         self.counts += np.bincount(cells, minlength=self.counts.size).reshape(self.counts.shape)
 
-    def scores(self, left_out: Collection[str] = ()) -> SegmentationScores:
+    def scores(self, excluded: Collection[str] = ()) -> SegmentationScores:
         """Compute all scores.
 
-        Other classes predicted on pixels of the classes `left_out` of the means still count as mistakes.
+        Other classes predicted on pixels of the classes `excluded` of the means still count as mistakes.
 
         Raises:
             ValueError: an excluded class does not exist.
         """
-        unknown = sorted(set(left_out) - set(self.classes))
+        unknown = sorted(set(excluded) - set(self.classes))
         if unknown:
             raise ValueError(f"{', '.join(unknown)} can't be excluded: the classes are {', '.join(self.classes)}")
         square, true = self.counts[:, :-1], self.counts.sum(axis=1)
@@ -95,7 +95,7 @@ class ConfusionMatrix:
         accuracy = self._fractions(correct, true)
         pixel_accuracy = float(correct.sum() / true.sum()) if true.any() else float("nan")
         return SegmentationScores(
-            _mean(iou, left_out), _mean(accuracy, left_out), pixel_accuracy, iou, accuracy, tuple(left_out)
+            _mean(iou, excluded), _mean(accuracy, excluded), pixel_accuracy, iou, accuracy, tuple(excluded)
         )
 
     def _fractions(self, part: np.ndarray, whole: np.ndarray) -> dict[str, float]:
@@ -104,5 +104,5 @@ class ConfusionMatrix:
         return dict(zip(self.classes, values.tolist(), strict=True))
 
 
-def _mean(by_class: Mapping[str, float], left_out: Collection[str]) -> float:
-    return known_mean(value for name, value in by_class.items() if name not in left_out)
+def _mean(by_class: Mapping[str, float], excluded: Collection[str]) -> float:
+    return known_mean(value for name, value in by_class.items() if name not in excluded)

@@ -49,17 +49,19 @@ class WorstFrame:
 class WorstFrames:
     """Collects the frames with the most mistakes; of frames with equally many, the earlier ones."""
 
-    def __init__(self, info: ModelInfo, threshold: float | np.ndarray, most: int = 8, apart_ns: int = 0) -> None:
+    def __init__(
+        self, info: ModelInfo, threshold: float | np.ndarray, max_frames: int = 8, min_spacing_ns: int = 0
+    ) -> None:
         """Start without frames.
 
         Args:
             info: metadata of the model, for class names.
             threshold: minimum score of counted detections, for all classes or [C] per class.
-            most: maximum number of frames.
-            apart_ns: minimum time between kept frames; of nearer ones, which tend to show the same mistakes, only the
-                worst is kept.
+            max_frames: maximum number of frames.
+            min_spacing_ns: minimum time between kept frames; of nearer ones, which tend to show the same mistakes, only
+                the worst is kept.
         """
-        self._info, self._threshold, self._most, self._apart_ns = info, threshold, most, apart_ns
+        self._info, self._threshold, self._max_frames, self._spacing_ns = info, threshold, max_frames, min_spacing_ns
         self._worst: list[WorstFrame] = []
         self._spread: list[tuple[int, WorstFrame]] = []
         self._every, self._seen = 1, 0
@@ -87,7 +89,7 @@ class WorstFrames:
         """
         number, self._seen = self._seen, self._seen + 1
         stamp_ns = number if stamp_ns is None else stamp_ns
-        if not self._most:
+        if not self._max_frames:
             return
         threshold = self._threshold
         served = detections.scores >= (threshold[detections.labels] if isinstance(threshold, np.ndarray) else threshold)
@@ -106,8 +108,8 @@ class WorstFrames:
             parts = [f"{correct.sum()} correct", f"{(~correct).sum()} false", f"{(~found).sum()} missed{names}"]
         if wrong_pixels is not None:
             parts.append(f"{100 * wrong_pixels:.0f} % wrong pixels")
-        near = next((kept for kept in self._worst if abs(kept.stamp_ns - stamp_ns) < self._apart_ns), None)
-        replaced = near or (self._worst[-1] if len(self._worst) == self._most else None)
+        near = next((kept for kept in self._worst if abs(kept.stamp_ns - stamp_ns) < self._spacing_ns), None)
+        replaced = near or (self._worst[-1] if len(self._worst) == self._max_frames else None)
         if mistakes <= (0 if replaced is None else replaced.mistakes):
             return
         drawn = [_draw_detections(image, detections, served, self._info, correct, true, found) for image in images()]
@@ -144,7 +146,7 @@ class WorstFrames:
         self._spread.append(
             (number, WorstFrame(0, stamp_ns, f"{name}: {served.sum()} detections", jpeg_of(np.hstack(drawn), _QUALITY)))
         )
-        if len(self._spread) > self._most:  # keep every second frame, also of those to come
+        if len(self._spread) > self._max_frames:  # keep every second frame, also of those to come
             self._every *= 2
             self._spread = [row for row in self._spread if row[0] % self._every == 0]
 

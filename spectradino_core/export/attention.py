@@ -26,13 +26,13 @@ def fuse_attention(model: ModelProto) -> int:
     """Fuse every attention of the pattern above, in place, and return their number; leave other Softmax as it is."""
     graph = _Graph(model)
     fused = [match for node in model.graph.node if node.op_type == "Softmax" and (match := _match(graph, node))]
-    gone = {id(node) for match in fused for node in match.nodes}
+    removed = {id(node) for match in fused for node in match.nodes}
     at = {id(match.nodes[-1]): match for match in fused}
     nodes: list[NodeProto] = []
     for node in model.graph.node:
         if id(node) in at:
             nodes += _replacement(model, graph, at[id(node)])
-        elif id(node) not in gone:
+        elif id(node) not in removed:
             nodes.append(node)
     if not fused:
         return 0
@@ -54,20 +54,20 @@ class _Graph:
     """Producers and consumers of a graph's values."""
 
     def __init__(self, model: ModelProto) -> None:
-        self.maker = {name: node for node in model.graph.node for name in node.output}
-        self.takers: dict[str, list[NodeProto]] = {}
+        self.producer = {name: node for node in model.graph.node for name in node.output}
+        self.consumers: dict[str, list[NodeProto]] = {}
         for node in model.graph.node:
             for name in node.input:
-                self.takers.setdefault(name, []).append(node)
+                self.consumers.setdefault(name, []).append(node)
         self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
 
     def value(self, name: str) -> np.ndarray | None:
         tensor = self.constants.get(name)
         return None if tensor is None else numpy_helper.to_array(tensor)
 
-    def only_taker(self, name: str, kind: str) -> NodeProto | None:
-        takers = self.takers.get(name, [])
-        return takers[0] if len(takers) == 1 and takers[0].op_type == kind else None
+    def only_consumer(self, name: str, kind: str) -> NodeProto | None:
+        consumers = self.consumers.get(name, [])
+        return consumers[0] if len(consumers) == 1 and consumers[0].op_type == kind else None
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class _Match:
 
 
 def _match(graph: _Graph, softmax: NodeProto) -> _Match | None:
-    scores = graph.maker.get(softmax.input[0])
-    weighted = graph.only_taker(softmax.output[0], "MatMul")
+    scores = graph.producer.get(softmax.input[0])
+    weighted = graph.only_consumer(softmax.output[0], "MatMul")
     if scores is None or scores.op_type != "MatMul" or weighted is None:
         return None
     nodes = [scores, softmax, weighted]
@@ -99,12 +99,12 @@ def _match(graph: _Graph, softmax: NodeProto) -> _Match | None:
             return None
         split = steps[0]
         nodes += [step for step in steps if all(step is not node for node in nodes)]
-    swap = graph.only_taker(weighted.output[0], "Transpose")
-    merge = None if swap is None else graph.only_taker(swap.output[0], "Reshape")
-    add = None if split is None else graph.maker.get(split.input[0])
+    swap = graph.only_consumer(weighted.output[0], "Transpose")
+    merge = None if swap is None else graph.only_consumer(swap.output[0], "Reshape")
+    add = None if split is None else graph.producer.get(split.input[0])
     if split is None or swap is None or merge is None or add is None or add.op_type != "Add":
         return None
-    matmul = next((graph.maker[name] for name in add.input if name in graph.maker), None)
+    matmul = next((graph.producer[name] for name in add.input if name in graph.producer), None)
     bias = next((name for name in add.input if name in graph.constants), None)
     shape = graph.value(split.input[1])
     if matmul is None or bias is None or shape is None or matmul.op_type != "MatMul":
@@ -120,7 +120,7 @@ def _to_split(graph: _Graph, name: str) -> tuple[list[NodeProto], float] | None:
     """Find the nodes from the reshape to [S, N, 3, h, D/h] to the value `name`, and the scale applied to it."""
     steps: list[NodeProto] = []
     factor = 1.0
-    while (node := graph.maker.get(name)) is not None:
+    while (node := graph.producer.get(name)) is not None:
         steps.insert(0, node)
         if node.op_type == "Mul":
             value = graph.value(node.input[1])

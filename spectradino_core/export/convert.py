@@ -19,7 +19,7 @@ from spectradino_core.export.onnx_model import ParityError, describe, measure_pa
 from spectradino_core.export.precision import WEIGHT_BITS, halve, quantise_weights
 from spectradino_core.export.raw_inputs import take_normalised, take_raw
 from spectradino_core.files import file_digest, written_atomically
-from spectradino_core.runtime.bundle import both_of
+from spectradino_core.runtime.bundle import two_stream_path
 from spectradino_core.runtime.engine import Engine
 from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.parity import Difference, Tolerance
@@ -45,7 +45,7 @@ def convert(
     samples: Iterable[PairedSample],
     fused: bool | None = None,
     score: Score | None = None,
-    most_lost: float = 0.005,
+    max_drop: float = 0.005,
 ) -> dict[str, Any]:
     """Convert a model file and return the conversion record, which is also stored in the file.
 
@@ -54,12 +54,12 @@ def convert(
         precision: "fp32" (fused attention only), "fp16" for GPUs, "int8" for CPUs.
         samples: pairs for the parity check.
         fused: fuse attention into ONNX Runtime's operator; None: except for fp16, since TensorRT does not support it.
-        score, most_lost: evaluates an engine, in 0..1, such as mAP50 on held-out scenes; its maximum decrease.
+        score, max_drop: evaluates an engine, in 0..1, such as mAP50 on held-out scenes; its maximum decrease.
 
     Raises:
         BundleError: the source is not a model file.
         ValueError: the source is already converted, has nothing to convert, or is a single-stream model to be scored.
-        ParityError: the differences exceed `TOLERANCES`, or the score decreased by more than `most_lost`; nothing is
+        ParityError: the differences exceed `TOLERANCES`, or the score decreased by more than `max_drop`; nothing is
             written.
         OSError: the file could not be written.
     """
@@ -98,17 +98,17 @@ def convert(
         describe(model, info)
         onnx.save(model, str(scratch))
         made = OnnxEngine(scratch, device="cpu")
-        both = OnnxEngine(both_of(source, "reuse"), device="cpu") if info.streams == "reuse" else None
+        both = OnnxEngine(two_stream_path(source, "reuse"), device="cpu") if info.streams == "reuse" else None
         facts["difference"] = measure_parity(reference, made, samples, both)
         if problem := TOLERANCES[precision].problem(Difference.from_dict(facts["difference"])):
             raise ParityError(f"{precision} differs too much from {source.name}: {problem}; nothing was written")
         if score is not None:
             before, after = score(reference), score(made)
             facts["score"] = {"before": round(before, 4), "after": round(after, 4)}
-            if not after >= before - most_lost:
+            if not after >= before - max_drop:
                 raise ParityError(
                     f"{precision} costs {100 * (before - after):.2f} points of {100 * before:.2f}, more than the "
-                    f"{100 * most_lost:g} allowed; nothing was written"
+                    f"{100 * max_drop:g} allowed; nothing was written"
                 )
         describe(model, info.with_(provenance=info.provenance | {"converted": facts}))
         onnx.save(model, str(scratch))

@@ -103,7 +103,7 @@ def _declare(graph: GraphProto, info: ModelInfo) -> None:
 
 
 def _check(graph: GraphProto, info: ModelInfo) -> None:
-    wanted = {name: [*shape] for name, (_, shape) in signature(info).items()}
+    expected = {name: [*shape] for name, (_, shape) in signature(info).items()}
     found = {given.name: [d.dim_value for d in given.type.tensor_type.shape.dim] for given in graph.input}
-    if found != wanted:
-        raise ValueError(f"the graph takes {found}, not the {info.inputs} inputs {wanted}")
+    if found != expected:
+        raise ValueError(f"the graph takes {found}, not the {info.inputs} inputs {expected}")

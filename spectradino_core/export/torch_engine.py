@@ -41,24 +41,24 @@ class ServingGraph(nn.Module):
         self.streams = streams
         self.features = features
 
-    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Compute `outputs` from rgb [1, 3, H, W], ir [1, 1, H, W], present [2], or from a single stream's image.
 
         For "reuse", from rgb and the infrared features [L, N, D] of an earlier pass. Outputs are boxes [A, 4] and
         scores [A, C] of a detection head, mask uint8 [H, W] of a segmentation head, infrared features [L, N, D].
         """
-        return self.outputs_of(*self.predict(*given))
+        return self.outputs_of(*self.predict(*inputs))
 
-    def predict(self, *given: Tensor) -> tuple[Predictions, Fused]:
+    def predict(self, *inputs: Tensor) -> tuple[Predictions, Fused]:
         """Compute the model's own predictions and fused features from the inputs of `forward`."""
         if self.streams == "both":
-            rgb, ir, present = given
+            rgb, ir, present = inputs
             fused = self.model.fuse({Modality.RGB: rgb, self.model.infrared: ir}, present[None])
         elif self.streams == "reuse":
-            rgb, features = given
+            rgb, features = inputs
             fused = self.model.fuse({Modality.RGB: rgb}, infrared_layers=features[:, None].unbind())
         else:
-            (image,) = given
+            (image,) = inputs
             fused = self.model.fuse({Modality.RGB if self.streams == "rgb" else self.model.infrared: image})
         return self.model.predict(fused), fused
 

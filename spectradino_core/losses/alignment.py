@@ -25,7 +25,7 @@ def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return (1 - _cosine(student, teacher)).mean()
 
 
-def contrastive_loss(rgb: Tensor, infrared: Tensor, temperature: float | Tensor, held: Tensor | None = None) -> Tensor:
+def contrastive_loss(rgb: Tensor, infrared: Tensor, temperature: float | Tensor, valid: Tensor | None = None) -> Tensor:
     """Symmetric InfoNCE, averaged over RGB to infrared and infrared to RGB (Equations 7 and 8).
 
     Negatives are the other pairs of the global batch, gathered from all processes.
@@ -33,7 +33,7 @@ def contrastive_loss(rgb: Tensor, infrared: Tensor, temperature: float | Tensor,
     Args:
         rgb, infrared: the student's CLS of the two images of each pair, [B, D].
         temperature: divisor of the similarities.
-        held: bool [B], the valid pairs; others are neither queries nor negatives. None: all. Without any valid pair in
+        valid: bool [B], the valid pairs; others are neither queries nor negatives. None: all. Without any valid pair in
             the global batch the loss is 0.
     """
     # fp32 also under autocast: bf16 similarities have an error of 0.004, 6 % after division by the temperature.
@@ -41,14 +41,16 @@ def contrastive_loss(rgb: Tensor, infrared: Tensor, temperature: float | Tensor,
         a, b = unit(rgb), unit(infrared)
         all_a, all_b = gather(a), gather(b)  # [W·B, D]
         target = torch.arange(len(a), device=a.device) + first_row(len(a))
-        forth, back = a @ all_b.T / temperature, b @ all_a.T / temperature  # [B, W·B]
-        if held is None:
-            return 0.5 * (F.cross_entropy(forth, target) + F.cross_entropy(back, target))
-        all_held = gather(held.float()) > 0
-        forth, back = (logits.masked_fill(~all_held, -1e9) for logits in (forth, back))
-        both = F.cross_entropy(forth, target, reduction="none") + F.cross_entropy(back, target, reduction="none")
+        to_infrared, to_rgb = a @ all_b.T / temperature, b @ all_a.T / temperature  # [B, W·B]
+        if valid is None:
+            return 0.5 * (F.cross_entropy(to_infrared, target) + F.cross_entropy(to_rgb, target))
+        all_valid = gather(valid.float()) > 0
+        to_infrared, to_rgb = (logits.masked_fill(~all_valid, -1e9) for logits in (to_infrared, to_rgb))
+        both = F.cross_entropy(to_infrared, target, reduction="none") + F.cross_entropy(
+            to_rgb, target, reduction="none"
+        )
         # The mean over the valid pairs of all processes, scaled for averaging over processes.
-        return 0.5 * torch.where(held, both, 0).sum() * processes() / all_held.sum().clamp(min=1)
+        return 0.5 * torch.where(valid, both, 0).sum() * processes() / all_valid.sum().clamp(min=1)
 
 
 def patch_loss(rgb: Tensor, infrared: Tensor) -> Tensor:

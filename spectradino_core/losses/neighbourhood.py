@@ -23,7 +23,7 @@ _MASKED = -1e4
 
 
 def neighbourhood_loss(
-    student: Tensor, teacher: Tensor, entries: Tensor, top_k: int, temperature: float, own: Tensor | None = None
+    student: Tensor, teacher: Tensor, entries: Tensor, top_k: int, temperature: float, own_entries: Tensor | None = None
 ) -> Tensor:
     """KL divergence over the teacher's nearest neighbours (Equations 10 and 11).
 
@@ -37,8 +37,8 @@ def neighbourhood_loss(
             would be its own nearest neighbour.
         top_k: K.
         temperature: temperature of both softmaxes.
-        own: entries that stem from the sample itself, bool [B, Q]; they are no neighbours. None: there are none. A
-            sample without other entries has loss 0.
+        own_entries: entries that stem from the sample itself, bool [B, Q]; they are no neighbours. None: there are
+            none. A sample without other entries has loss 0.
     """
     if not len(entries):
         return student.sum() * 0
@@ -48,33 +48,33 @@ def neighbourhood_loss(
     with torch.autocast(student.device.type, enabled=False):
         s, t = F.normalize(student.to(wide), dim=-1), F.normalize(teacher.to(wide), dim=-1)
         to_teacher = t @ entries.T
-        if own is not None:
-            to_teacher = to_teacher.masked_fill(own, _MASKED)
+        if own_entries is not None:
+            to_teacher = to_teacher.masked_fill(own_entries, _MASKED)
         nearest = to_teacher.topk(min(top_k, len(entries)), dim=-1)
-        wanted = F.log_softmax(nearest.values / temperature, dim=-1)
+        teacher_log_probabilities = F.log_softmax(nearest.values / temperature, dim=-1)
         similarity = torch.einsum("bd,bkd->bk", s, entries[nearest.indices])
-        if own is not None:
-            similarity = similarity.masked_fill(own.gather(1, nearest.indices), _MASKED)
-        given = F.log_softmax(similarity / temperature, dim=-1)
-        return F.kl_div(given, wanted, reduction="batchmean", log_target=True)
+        if own_entries is not None:
+            similarity = similarity.masked_fill(own_entries.gather(1, nearest.indices), _MASKED)
+        student_log_probabilities = F.log_softmax(similarity / temperature, dim=-1)
+        return F.kl_div(student_log_probabilities, teacher_log_probabilities, reduction="batchmean", log_target=True)
 
 
-def queue_capacity(asked: int, items: Mapping[str, int]) -> int:
+def queue_capacity(requested: int, items: Mapping[str, int]) -> int:
     """Limit the capacity Q that is asked for to half of the embeddings between two visits of an item, with a warning.
 
     In a larger queue a sample's own previous embedding would be its nearest neighbour and make the loss useless. Bands
     take turns, so an item of the band with the fewest (`items` counts them by band) is visited most often.
     """
     smallest = min(items, key=lambda band: items[band])
-    most = max(1, len(items) * items[smallest] // 2)
-    if asked <= most:
-        return asked
+    limit = max(1, len(items) * items[smallest] // 2)
+    if requested <= limit:
+        return requested
     log.warning(
         "teacher queue reduced to %d embeddings from %d: the %d items of %s come round every %d embeddings, and a "
         "queue of more than half of that would hold a sample's own previous embedding as its nearest neighbour",
-        most, asked, items[smallest], smallest, len(items) * items[smallest],
+        limit, requested, items[smallest], smallest, len(items) * items[smallest],
     )  # fmt: skip
-    return most
+    return limit
 
 
 class TeacherQueue(nn.Module):

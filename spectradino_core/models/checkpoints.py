@@ -283,10 +283,10 @@ def _from_flax(state: State, path: str | os.PathLike[str]) -> State:
 def _flax_block(left: State, block: str) -> State:
     """Take one block's tensors out of `left` and return them by their official names."""
     own: State = {}
-    for theirs, ours in _FLAX_LAYERS.items():
-        for kind in ("scale", "bias") if "Norm" in theirs else ("kernel", "bias"):
-            value = left.pop(f"{block}.{theirs}.{kind}")  # kernels: [h, d, D] or [D, D']
-            own[f"{ours}.{_FLAX_NAMES[kind]}"] = value.flatten(0, -2).T if kind == "kernel" else value
+    for source, target in _FLAX_LAYERS.items():
+        for kind in ("scale", "bias") if "Norm" in source else ("kernel", "bias"):
+            value = left.pop(f"{block}.{source}.{kind}")  # kernels: [h, d, D] or [D, D']
+            own[f"{target}.{_FLAX_NAMES[kind]}"] = value.flatten(0, -2).T if kind == "kernel" else value
     parts = [f"{block}.{_ATTENTION}.{part}" for part in ("query", "key", "value")]
     own["attn.qkv.weight"] = torch.cat([left.pop(f"{part}.kernel").flatten(1).T for part in parts])  # from [D, h, d]
     own["attn.qkv.bias"] = torch.cat([left.pop(f"{part}.bias").flatten() for part in parts])

@@ -17,14 +17,14 @@ class Fusion(nn.Module):
     paper always has both), so the same weights work with both cameras, RGB only and infrared only. Subclasses implement
     `fuse`.
 
-    With `stand_in` false it is zeros, for fusions that skip an absent stream.
+    With `has_placeholder` false it is zeros, for fusions that skip an absent stream.
     """
 
     absent: Tensor
 
-    def __init__(self, width: int, stand_in: bool = True) -> None:
+    def __init__(self, width: int, has_placeholder: bool = True) -> None:
         super().__init__()
-        if stand_in:
+        if has_placeholder:
             self.absent = nn.Parameter(torch.zeros(2, width))
         else:
             self.register_buffer("absent", torch.zeros(2, width), persistent=False)
@@ -39,13 +39,13 @@ class Fusion(nn.Module):
             raise ValueError("fusion needs at least one stream of tokens")
         streams = []
         for index, tokens in enumerate((rgb, infrared)):
-            stand_in = self.absent[index].to(given.dtype)
+            placeholder = self.absent[index].to(given.dtype)
             if tokens is None:
-                streams.append(stand_in.expand_as(given))
+                streams.append(placeholder.expand_as(given))
             elif present is None:
                 streams.append(tokens)
             else:
-                streams.append(torch.where(present[:, index, None, None] > 0, tokens, stand_in))
+                streams.append(torch.where(present[:, index, None, None] > 0, tokens, placeholder))
         counts = given.new_ones(len(given), 2) if present is None else (present > 0).to(given.dtype)
         seen = counts * counts.new_tensor([[rgb is not None, infrared is not None]])
         return self.fuse(streams[0], streams[1], seen)
@@ -76,7 +76,7 @@ class GatedFusion(Fusion):
     """
 
     def __init__(self, width: int) -> None:
-        super().__init__(width, stand_in=False)
+        super().__init__(width, has_placeholder=False)
         self.gate = nn.Linear(2 * width, 1)
         self.norm = nn.LayerNorm(width, eps=1e-6)
         nn.init.zeros_(self.gate.weight)

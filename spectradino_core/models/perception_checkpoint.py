@@ -108,12 +108,12 @@ def warm_start(
         BundleError, CheckpointError: the file is unreadable, or its backbone or fusion differs; names the field.
     """
     other, info = load_perception(path)
-    offered, wanted = other.architecture, model.architecture
+    source, target = other.architecture, model.architecture
     for name in ("variant", "registers", "backbone", "fusion", "fuse_at", "fused"):
-        theirs, ours = getattr(offered, name), getattr(wanted, name)
-        if theirs != ours:
+        stored, current = getattr(source, name), getattr(target, name)
+        if stored != current:
             raise BundleError(
-                f"{path} cannot initialise this model: its {name} is {_shown(theirs)}, not {_shown(ours)}; omit the "
+                f"{path} cannot initialise this model: its {name} is {_shown(stored)}, not {_shown(current)}; omit the "
                 "option to use the file's"
             )
     old, new = f"backbone.stems.{other.infrared.key}.", f"backbone.stems.{model.infrared.key}."
@@ -121,45 +121,45 @@ def warm_start(
     own = dict(model.state_dict())
     started = Started(info.name, ["backbone", "fusion"], terms=str(info.provenance.get("terms") or ""))
     names = {
-        "detection": (info.box_classes, tuple(box_classes) or _unnamed(info.box_classes, wanted.box_classes)),
-        "segmentation": (info.mask_classes, tuple(mask_classes) or _unnamed(info.mask_classes, wanted.mask_classes)),
+        "detection": (info.box_classes, tuple(box_classes) or _unnamed(info.box_classes, target.box_classes)),
+        "segmentation": (info.mask_classes, tuple(mask_classes) or _unnamed(info.mask_classes, target.mask_classes)),
     }
-    fitting = {"backbone", "fusion"} | _like_parts(other, model, started)
+    fitting = {"backbone", "fusion"} | _compatible_parts(other, model, started)
     by_class = _class_tensors(model.architecture)
     for name, tensor in own.items():
         part = name.split(".")[0]
         if part not in fitting:
             continue
         own[name] = _rows_by_name(state[name], tensor, *names[part]) if name in by_class else state[name]
-    for part, (theirs, ours) in names.items():
+    for part, (stored, current) in names.items():
         if part in fitting:
-            fresh = [name for name in ours if name not in theirs]
-            same = [name for name in ours if name in theirs]
+            fresh = [name for name in current if name not in stored]
+            same = [name for name in current if name in stored]
             started.taken.append(f"{part} head ({', '.join(same) or 'no class'})")
             started.fresh += [f"class {name}" for name in fresh]
-            started.dropped += [f"class {name}" for name in theirs if name not in ours]
+            started.dropped += [f"class {name}" for name in stored if name not in current]
     model.load_state_dict(own)
     return started
 
 
-def _unnamed(theirs: tuple[str, ...], count: int) -> tuple[str, ...]:
-    return theirs if len(theirs) == count else tuple(str(place) for place in range(count))
+def _unnamed(classes: tuple[str, ...], count: int) -> tuple[str, ...]:
+    return classes if len(classes) == count else tuple(str(place) for place in range(count))
 
 
 def _shown(value: object) -> object:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else value
 
 
-def _like_parts(other: Perception, model: Perception, started: Started) -> set[str]:
+def _compatible_parts(other: Perception, model: Perception, started: Started) -> set[str]:
     """Compatible parts among pyramid and heads; the others are recorded in `started`."""
-    offered, wanted = other.architecture, model.architecture
-    same_pyramid = (offered.pyramid_width, offered.strides) == (wanted.pyramid_width, wanted.strides)
+    source, target = other.architecture, model.architecture
+    same_pyramid = (source.pyramid_width, source.strides) == (target.pyramid_width, target.strides)
     same = {
         "pyramid": same_pyramid,
-        "detection": offered.detection == wanted.detection and offered.tower_depth == wanted.tower_depth,
-        "segmentation": offered.segmentation == wanted.segmentation and offered.upernet_width == wanted.upernet_width,
+        "detection": source.detection == target.detection and source.tower_depth == target.tower_depth,
+        "segmentation": source.segmentation == target.segmentation and source.upernet_width == target.upernet_width,
     }
-    kinds = dict(zip(("detection", "segmentation"), wanted.kinds, strict=True))
+    kinds = dict(zip(("detection", "segmentation"), target.kinds, strict=True))
     fitting = set()
     for part, alike in same.items():
         label = part if part == "pyramid" else f"{part} head"
@@ -187,13 +187,13 @@ def _class_tensors(architecture: Architecture) -> set[str]:
 
 
 def _rows_by_name(
-    stored: torch.Tensor, fresh: torch.Tensor, theirs: Sequence[str], ours: Sequence[str]
+    stored: torch.Tensor, fresh: torch.Tensor, source: Sequence[str], target: Sequence[str]
 ) -> torch.Tensor:
     """Copy `fresh` with the stored rows (first dimension) of the classes known to both."""
     rows = fresh.clone()
-    for place, name in enumerate(ours):
-        if name in theirs:
-            rows[place] = stored[theirs.index(name)]
+    for place, name in enumerate(target):
+        if name in source:
+            rows[place] = stored[source.index(name)]
     return rows
 
 

@@ -30,7 +30,7 @@ def select_detections(
     scores: np.ndarray,
     threshold: float | np.ndarray,
     nms_iou: float,
-    most: int,
+    max_detections: int,
     candidates: int = CANDIDATES,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Apply class-wise non-maximum suppression to dense predictions.
@@ -39,7 +39,7 @@ def select_detections(
         boxes, scores: [N, 4] in any pixels, [N, C] in 0..1; a box may be kept for several classes.
         threshold: minimum score, for all classes or float32 [C] per class.
         nms_iou: IoU above which the lower-scored of two boxes of one class is dropped.
-        most, candidates: maximum number of detections; see `CANDIDATES`.
+        max_detections, candidates: maximum number of detections; see `CANDIDATES`.
 
     Returns:
         boxes float32 [K, 4], scores float32 [K], labels int64 [K], best first, equal scores in the input's order.
@@ -53,16 +53,16 @@ def select_detections(
     order = np.argsort(-values, kind="stable")
     rows, labels, values = rows[order], labels[order], values[order]
     picked = boxes[rows].astype(np.float32)
-    if len(set(labels.tolist())) == len(labels) <= most:  # at most one per class: nothing to suppress
+    if len(set(labels.tolist())) == len(labels) <= max_detections:  # at most one per class: nothing to suppress
         return picked, values.astype(np.float32), labels.astype(np.int64)
     same_class = labels[:, None] == labels[None, :]
-    clashes = (iou_matrix(picked, picked) > nms_iou) & same_class
-    alive = np.ones(len(picked), bool)
+    overlapping = (iou_matrix(picked, picked) > nms_iou) & same_class
+    is_candidate = np.ones(len(picked), bool)
     kept: list[int] = []
     for i in range(len(picked)):
-        if len(kept) >= most:
+        if len(kept) >= max_detections:
             break
-        if alive[i]:
+        if is_candidate[i]:
             kept.append(i)
-            alive &= ~clashes[i]
+            is_candidate &= ~overlapping[i]
     return picked[kept], values[kept].astype(np.float32), labels[kept].astype(np.int64)

@@ -43,13 +43,13 @@ _MAX_FEATURES = 1 << 28
 """Limits for untrusted files: each class is published and drawn, each detection is a message."""
 
 
-def beside(model: Path, streams: str) -> Path:
+def companion_path(model: Path, streams: str) -> Path:
     """Return the path of one of `COMPANIONS` of a model file."""
     return model.with_name(f"{model.name.removesuffix('.onnx')}.{streams}.onnx")
 
 
-def both_of(companion: Path, streams: str) -> Path:
-    """Return the path of the two-stream model file of a companion: the inverse of `beside`."""
+def two_stream_path(companion: Path, streams: str) -> Path:
+    """Return the path of the two-stream model file of a companion: the inverse of `companion_path`."""
     return companion.with_name(companion.name.removesuffix(f".{streams}.onnx") + ".onnx")
 
 

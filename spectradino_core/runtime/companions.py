@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spectradino_core.runtime.bundle import COMPANIONS, WEIGHTS_KEY, BundleError, ModelInfo, beside
+from spectradino_core.runtime.bundle import COMPANIONS, WEIGHTS_KEY, BundleError, ModelInfo, companion_path
 from spectradino_core.runtime.engine import Engine, EngineError, RawPredictions, computes_on_cpu, warm_up
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.network_inputs import signature
@@ -61,24 +61,28 @@ class CompanionEngine:
         self.info = both.info
         self._both = self._last = both
         self._names = list(signature(both.info))
-        self._kept: dict[str, np.ndarray] = {}
+        self._cached_inputs: dict[str, np.ndarray] = {}
         self._features: np.ndarray | None = None
         device = "cpu" if both.on_cpu else device
         on_cpu = computes_on_cpu(both)
-        found = {} if Path(path).suffix == ".safetensors" else {one: beside(Path(path), one) for one in COMPANIONS}
-        self._own = {
-            stream: _Own(file, stream, both.info, on_cpu, partial(open_one, file, device, threads, stream), report)
+        found = (
+            {} if Path(path).suffix == ".safetensors" else {one: companion_path(Path(path), one) for one in COMPANIONS}
+        )
+        self._companions = {
+            stream: _Companion(
+                file, stream, both.info, on_cpu, partial(open_one, file, device, threads, stream), report
+            )
             for stream, file in found.items()
             if os.path.lexists(file)  # a pipe is reported when it is opened
         }
         if device == "tensorrt":  # building an engine takes minutes: not while a camera is lost
-            for own in self._own.values():
-                own.prepare()
+            for companion in self._companions.values():
+                companion.prepare()
 
     @property
     def label(self) -> str:
         """Label of the engine that ran last; with both images, of the companion that reuses features if it is ready."""
-        reuse = self._own.get("reuse")
+        reuse = self._companions.get("reuse")
         if self._last is self._both and reuse is not None and reuse.engine is not None:
             return reuse.engine.label
         return self._last.label
@@ -95,19 +99,19 @@ class CompanionEngine:
 
     def run(self, *inputs: np.ndarray) -> RawPredictions:
         """See `Engine.run`. A companion that fails on a frame the two-stream network can run is dropped."""
-        given = dict(zip(self._names, inputs, strict=True))
-        rgb, infrared = (given["present"] > 0).tolist()
+        inputs_by_name = dict(zip(self._names, inputs, strict=True))
+        rgb, infrared = (inputs_by_name["present"] > 0).tolist()
         streams = _ALONE.get((rgb, infrared), "")
-        own = self._own.get(streams)
-        reuses = own is not None and streams == "reuse"
-        if reuses and not self._is_kept(given):
-            own = None
+        companion = self._companions.get(streams)
+        reuses = companion is not None and streams == "reuse"
+        if reuses and not self._is_cached(inputs_by_name):
+            companion = None
         failed = ""
-        if own is not None and (engine := own.get()) is not None:
+        if companion is not None and (engine := companion.get()) is not None:
             if self._features is not None:
-                given["ir_features"] = self._features
+                inputs_by_name["ir_features"] = self._features
             try:
-                result = engine.run(*(given[name] for name in signature(engine.info)))
+                result = engine.run(*(inputs_by_name[name] for name in signature(engine.info)))
                 self._last = self._both if reuses else engine
                 return result
             except EngineError as error:
@@ -115,23 +119,25 @@ class CompanionEngine:
         result = self._both.run(*inputs)  # if this fails too, the frame is bad or the device is lost
         self._last = self._both
         if reuses:
-            self._keep(given)
-        if own is not None and failed:
-            own.drop(failed)
+            self._cache(inputs_by_name)
+        if companion is not None and failed:
+            companion.drop(failed)
         return result
 
-    def _is_kept(self, given: Mapping[str, np.ndarray]) -> bool:
+    def _is_cached(self, inputs: Mapping[str, np.ndarray]) -> bool:
         """Return whether the infrared input is that of the kept features."""
-        return self._features is not None and all(np.array_equal(given[name], of) for name, of in self._kept.items())
+        return self._features is not None and all(
+            np.array_equal(inputs[name], of) for name, of in self._cached_inputs.items()
+        )
 
-    def _keep(self, given: Mapping[str, np.ndarray]) -> None:
+    def _cache(self, inputs: Mapping[str, np.ndarray]) -> None:
         features = getattr(self._both, "ir_features", None)
         self._features = features if features is not None and np.isfinite(features).all() else None
-        self._kept = {name: given[name].copy() for name in _IR_INPUTS if name in given}
+        self._cached_inputs = {name: inputs[name].copy() for name in _IR_INPUTS if name in inputs}
 
 
 @dataclass
-class _Own:
+class _Companion:
     """Companion: not requested yet, being opened, ready or dropped.
 
     It holds no reference to the two-stream engine: `RecoveringEngine` must be able to free that engine after a failure
@@ -155,10 +161,10 @@ class _Own:
             self.thread.start()
         return self.engine
 
-    def drop(self, why: str) -> None:
+    def drop(self, reason: str) -> None:
         """Release the engine for good."""
         self.engine = None
-        line = f"{self.path} is not used ({why}): the two-stream network serves in its place, more slowly"
+        line = f"{self.path} is not used ({reason}): the two-stream network serves in its place, more slowly"
         self.report(log_line(line))
 
     def prepare(self) -> None:
@@ -180,8 +186,8 @@ class _Own:
     def _mismatch(self, engine: Engine) -> str:
         """Return why the graph does not belong to the model; "" if it does."""
         both, info = self.both, engine.info
-        wanted, found = both.provenance.get(WEIGHTS_KEY), info.provenance.get(WEIGHTS_KEY)
-        if wanted is None or wanted != found:
+        expected, found = both.provenance.get(WEIGHTS_KEY), info.provenance.get(WEIGHTS_KEY)
+        if expected is None or expected != found:
             return (
                 "it was exported from another checkpoint than the model file, or by older software: export both again "
                 "with 'spectradino export --streams all'"

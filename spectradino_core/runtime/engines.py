@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from spectradino_core.runtime.bundle import BundleError, ModelInfo, both_of
+from spectradino_core.runtime.bundle import BundleError, ModelInfo, two_stream_path
 from spectradino_core.runtime.engine import DEVICES, Engine, EngineError, warm_up
 from spectradino_core.runtime.onnx_engine import OnnxEngine, candidates_of
 from spectradino_core.runtime.openvino_engine import OpenVinoEngine, openvino_candidates, openvino_or_none
@@ -113,7 +113,7 @@ def _open_onnx(path: Path, device: str, threads: int, streams: str, gpu_id: int,
         build(path, one, gpu_id)
         return OnnxEngine(path, one, threads)
 
-    both = OnnxEngine(both_of(path, streams), CPU, threads) if streams == "reuse" else None
+    both = OnnxEngine(two_stream_path(path, streams), CPU, threads) if streams == "reuse" else None
     return first_that_agrees(found, open_one, on_cpu, sample_inputs(on_cpu, both), _remembered(on_cpu))
 
 
@@ -132,8 +132,8 @@ def _check_streams(info: ModelInfo, streams: str, path: Path) -> None:
     if streams != "both":
         raise BundleError(f"{path} takes streams {info.streams!r}, not {streams!r} only: export it again")
     raise BundleError(
-        f"{path} does not take both cameras' images ({info.streams}): give {both_of(path, info.streams).name}, the "
-        "two-stream model file that it was exported with; this file is then used where it is faster"
+        f"{path} does not take both cameras' images ({info.streams}): give {two_stream_path(path, info.streams).name}, "
+        "the two-stream model file that it was exported with; this file is then used where it is faster"
     )
 
 
@@ -170,8 +170,8 @@ def build(model: Path, candidate: EngineCandidate, gpu_id: int = 0, command: Seq
         if child.returncode:
             output.seek(0)
             lines = [line.strip() for line in output if line.strip()]
-            why = lines[-1] if lines else f"exit status {child.returncode}"
-            raise BuildError(f"the engine of {model.name} cannot be built: {why}")
+            reason = lines[-1] if lines else f"exit status {child.returncode}"
+            raise BuildError(f"the engine of {model.name} cannot be built: {reason}")
 
 
 def _end(child: subprocess.Popen) -> None:

@@ -24,14 +24,14 @@ _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _MAX_TIFF_ENTRIES, _MAX_TIFF_VALUES = 512, 1 << 16
 
 
-def size_fault(width: int, height: int, most_pixels: int) -> str:
+def size_fault(width: int, height: int, max_pixels: int) -> str:
     """Describe what is wrong with an image's claimed size, as a predicate after its name; "" if it is valid."""
     if width <= 0 or height <= 0:
         return f"is {width}x{height} pixels, so it is empty"
     if max(width, height) > MAX_SIDE:
         return f"claims {width}x{height} pixels, more than {MAX_SIDE} on a side"
-    if width * height > most_pixels:
-        return f"claims {width}x{height} pixels, above the limit of {most_pixels / 1e6:g} megapixels"
+    if width * height > max_pixels:
+        return f"claims {width}x{height} pixels, above the limit of {max_pixels / 1e6:g} megapixels"
     return ""
 
 

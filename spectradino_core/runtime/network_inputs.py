@@ -86,10 +86,10 @@ class NetworkInputs:
         self._is_raw = info.inputs == "raw"
         arrays = signature(info.with_(streams="both", features=()))
         self._images = (arrays["rgb"], arrays["ir"])
-        self._of: Letterbox | None = None
+        self._letterbox: Letterbox | None = None
         self._rgb = self._ir = np.zeros(0)
         self._gain = np.float32(0)
-        self._held: tuple[object, Registration | None] | None = None
+        self._cached_infrared: tuple[object, Registration | None] | None = None
 
     def __call__(
         self,
@@ -122,13 +122,13 @@ class NetworkInputs:
 
     def forget(self) -> None:
         """Forget the infrared frame of the previous call, whatever its key."""
-        self._held = None
+        self._cached_infrared = None
 
     def _fit_buffers(self, letterbox: Letterbox) -> None:
         """Keep the buffers, as fresh memory costs much, unless the image's place in them has changed."""
-        if self._of != letterbox:
+        if self._letterbox != letterbox:
             self._rgb, self._ir = (np.zeros(shape[1:], kind) for kind, shape in self._images)
-            self._of, self._held = letterbox, None
+            self._letterbox, self._cached_infrared = letterbox, None
 
     def _convert_rgb(self, rgb: np.ndarray | None, letterbox: Letterbox) -> None:
         width, height = letterbox.content
@@ -151,12 +151,12 @@ class NetworkInputs:
         if infrared is None:
             if not self._is_raw:  # a raw network multiplies by a gain of 0
                 self._ir[...] = 0
-                self._held = None
+                self._cached_infrared = None
             return
-        is_same = self._held is not None and ir_key is self._held[0]
-        if is_same and self._held is not None and registration == self._held[1]:
+        is_same = self._cached_infrared is not None and ir_key is self._cached_infrared[0]
+        if is_same and self._cached_infrared is not None and registration == self._cached_infrared[1]:
             return
-        self._held = None  # of a frame that raises an error, nothing is held
+        self._cached_infrared = None  # of a frame that raises an error, nothing is held
         normaliser.follows = not is_same  # a frame that is only moved must not move the range again
         if self._is_raw:
             width, height = letterbox.content
@@ -165,4 +165,4 @@ class NetworkInputs:
         else:
             infrared_input(infrared, letterbox, normaliser, registration, self._ir)
         if ir_key is not None:
-            self._held = (ir_key, registration)
+            self._cached_infrared = (ir_key, registration)

@@ -114,12 +114,12 @@ class OnnxEngine:
         log.info("%s: %s, input %dx%d", path.name, self.label, *self.info.input_size)
 
     def _check_signature(self, session: Any, path: Path) -> None:
-        wanted = {name: [*shape] for name, (_, shape) in signature(self.info).items()}
+        expected = {name: [*shape] for name, (_, shape) in signature(self.info).items()}
         found = {node.name: node.shape for node in session.get_inputs()}
-        if found != wanted:
+        if found != expected:
             raise BundleError(
-                f"{path}: its graph takes {printable(str(found), 500)}, but its description says {wanted}; export the "
-                "model again"
+                f"{path}: its graph takes {printable(str(found), 500)}, but its description says {expected}; export "
+                "the model again"
             )
         outputs = {node.name: node.shape for node in session.get_outputs()}
         features = outputs.pop(FEATURES, [])

@@ -119,17 +119,17 @@ class _ProtobufScan:
             yield field, wire, at, last
             at = last
 
-    def _varint(self, at: int, end: int, longest: int) -> tuple[int, int]:
+    def _varint(self, offset: int, end: int, longest: int) -> tuple[int, int]:
         value = shift = 0
         for _ in range(longest):
-            if at >= end:
+            if offset >= end:
                 break
-            byte = self._data[at]
-            at += 1
+            byte = self._data[offset]
+            offset += 1
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
                 if longest == 5 and value >> 32:  # truncated to 32 bits it would be another field
                     break
-                return value, at
+                return value, offset
             shift += 7
-        raise _DamagedError(f"the number at byte {at} is truncated or too long")
+        raise _DamagedError(f"the number at byte {offset} is truncated or too long")

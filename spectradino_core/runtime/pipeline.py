@@ -135,7 +135,7 @@ class Pipeline:
         inferred = perf_counter()
         threshold = self.score_threshold if self.class_thresholds is None else self.class_thresholds
         boxes, scores, labels = select_detections(boxes, scores, threshold, self.nms_iou, self.max_detections)
-        percepts = PerceptionResult(
+        perception = PerceptionResult(
             boxes=letterbox.to_source(boxes),
             scores=scores,
             labels=labels,
@@ -145,12 +145,12 @@ class Pipeline:
             ir_invalid=None if infrared is None else self._thermal.invalid_fraction,
         )
         done = perf_counter()
-        percepts.steps_ms = {
+        perception.steps_ms = {
             "preprocess": (prepared - start) * 1e3,
             "engine": (inferred - prepared) * 1e3,
             "postprocess": (done - inferred) * 1e3,
         }
-        return percepts
+        return perception
 
     def _source_mask(self, mask: np.ndarray, letterbox: Letterbox) -> np.ndarray:
         from_logits = getattr(self.engine, "source_mask", None) if self.masks_from_logits else None

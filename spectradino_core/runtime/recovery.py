@@ -92,9 +92,9 @@ class RecoveringEngine:
         engine = open_on(device)
         self.info = engine.info
         self._use(engine)
-        self._streak = self._good = self._spent = 0
-        self._gave_up = self._poisoned = ""
-        self._left_device = False
+        self._failures_in_a_row = self._good_frames = self._rebuilds_used = 0
+        self._final_error = self._poisoned = ""
+        self._is_on_fallback = False
         self.rebuilds = 0
         self.needs_restart = False
         self.condition = Condition.GOOD
@@ -123,25 +123,25 @@ class RecoveringEngine:
             EngineError: inference failed on this frame; call again with the next.
         """
         if self.condition is Condition.LOST:
-            raise DeviceLostError(self._gave_up)
+            raise DeviceLostError(self._final_error)
         if self._engine is None:
             self._recover("was interrupted while being rebuilt")
         assert self._engine is not None
         try:
             result = self._engine.run(*inputs)
         except EngineError as error:
-            self._good, self._streak = 0, self._streak + 1
-            if self._streak < FAILURES:
+            self._good_frames, self._failures_in_a_row = 0, self._failures_in_a_row + 1
+            if self._failures_in_a_row < FAILURES:
                 raise
-            why = str(error)
+            reason = str(error)
         else:
-            self._good, self._streak = self._good + 1, 0
-            if self._good == GOOD_FRAMES:
-                self._spent = 0
+            self._good_frames, self._failures_in_a_row = self._good_frames + 1, 0
+            if self._good_frames == GOOD_FRAMES:
+                self._rebuilds_used = 0
             return result
         # Not inside the handler: the error's traceback references the engine and thereby its device memory.
-        self._recover(f"failed on {FAILURES} frames in a row: {why}")
-        raise EngineError(f"{why} (the engine has been reopened since)")
+        self._recover(f"failed on {FAILURES} frames in a row: {reason}")
+        raise EngineError(f"{reason} (the engine has been reopened since)")
 
     def interrupt(self) -> None:
         """End a pause between rebuilds and start none until `rearm`. May be called from any thread."""
@@ -150,49 +150,49 @@ class RecoveringEngine:
     def rearm(self) -> None:
         """Allow rebuilds again, with a full count; call only while `run` is not active."""
         self._interrupted.clear()
-        self._streak = self._good = self._spent = 0
+        self._failures_in_a_row = self._good_frames = self._rebuilds_used = 0
 
-    def _recover(self, why: str) -> None:
+    def _recover(self, reason: str) -> None:
         """Reopen the engine, on the CPU as a last resort; raises as `run`."""
         failed, self._engine = self._engine, None
         self.condition = Condition.REBUILDING
-        lost, device = self._label, "cpu" if self._left_device else self._device
+        lost, device = self._label, "cpu" if self._is_on_fallback else self._device
         poisoned = self._keep_if_poisoned(failed)
         del failed
-        while not poisoned and self._spent < (most := self._policy().max_rebuilds):
+        while not poisoned and self._rebuilds_used < (max_rebuilds := self._policy().max_rebuilds):
             self._pause()
-            self._spent += 1
-            self._report(f"{lost} {why}; rebuild {self._spent} of {most}")
-            why = self._try(device)
-            if not why:
-                self.condition = Condition.ON_CPU if self._left_device else Condition.GOOD
+            self._rebuilds_used += 1
+            self._report(f"{lost} {reason}; rebuild {self._rebuilds_used} of {max_rebuilds}")
+            reason = self._try(device)
+            if not reason:
+                self.condition = Condition.ON_CPU if self._is_on_fallback else Condition.GOOD
                 self._report(f"rebuilt the engine: {self._label}")
                 return
-            why = f"cannot be rebuilt: {why}"
+            reason = f"cannot be rebuilt: {reason}"
             poisoned = self._poisoned
         if poisoned:
-            why = f"{why}; the GPU is unusable in this process ({poisoned})"
-        may_leave = self._policy().allow_cpu
-        if may_leave and not self._on_cpu:
+            reason = f"{reason}; the GPU is unusable in this process ({poisoned})"
+        may_fall_back = self._policy().allow_cpu
+        if may_fall_back and not self._on_cpu:
             problem = self._try("cpu")
             if not problem:
-                self.condition, self._left_device, self._spent = Condition.ON_CPU, True, 0
+                self.condition, self._is_on_fallback, self._rebuilds_used = Condition.ON_CPU, True, 0
                 self._report(
-                    f"{lost} {why}; rebuilt {self.rebuilds - 1} times. Continuing on {self._label}, which is slower. "
-                    f"To retry the device, {_RESTART if poisoned else 'clean up and configure the node, or '}"
+                    f"{lost} {reason}; rebuilt {self.rebuilds - 1} times. Continuing on {self._label}, which is "
+                    f"slower. To retry the device, {_RESTART if poisoned else 'clean up and configure the node, or '}"
                     f"{'' if poisoned else _RESTART}"
                 )
                 return
-            why = f"{why}; the CPU is not usable either: {problem}"
-        forbidden = "" if may_leave or self._on_cpu else ", and allow_cpu_fallback is false"
+            reason = f"{reason}; the CPU is not usable either: {problem}"
+        fallback_note = "" if may_fall_back or self._on_cpu else ", and allow_cpu_fallback is false"
         self.condition = Condition.LOST
         self.needs_restart = bool(poisoned)
         remedy = _RESTART if poisoned else f"configure and activate the node, or {_RESTART}"
-        self._gave_up = (
-            f"gave up {lost} after {self.rebuilds} rebuilds (max_engine_rebuilds){forbidden}. It {why}. Check the "
-            f"device, then {remedy}"
+        self._final_error = (
+            f"gave up {lost} after {self.rebuilds} rebuilds (max_engine_rebuilds){fallback_note}. It {reason}. Check "
+            f"the device, then {remedy}"
         )
-        raise DeviceLostError(self._gave_up)
+        raise DeviceLostError(self._final_error)
 
     def _keep_if_poisoned(self, failed: Engine | None) -> str:
         """Why the GPU cannot compute in this process any more; if so, the failed engine is never destroyed."""
@@ -204,14 +204,16 @@ class RecoveringEngine:
 
     def _pause(self) -> None:
         """Wait before a rebuild, except the first."""
-        pause_s = min(self._first_pause_s * 2 ** (self._spent - 1), _MAX_PAUSE_S) if self._spent else 0.0
+        pause_s = (
+            min(self._first_pause_s * 2 ** (self._rebuilds_used - 1), _MAX_PAUSE_S) if self._rebuilds_used else 0.0
+        )
         if self._interrupted.wait(pause_s):
             raise RebuildInterruptedError("the rebuild of the engine was interrupted")
 
     def _try(self, device: str) -> str:
         """Open and test the engine; return the problem, or "" on success."""
         self.rebuilds += 1
-        self._streak = 0
+        self._failures_in_a_row = 0
         engine: Engine | None = None
         try:
             engine = self._open_on(device)

@@ -48,11 +48,11 @@ def scale(image: np.ndarray, size: Size, out: np.ndarray | None = None) -> np.nd
     near_two = all(abs(factor - 2) <= _NEAR_TWO for factor in factors)
     if near_two and factors != (2.0, 2.0) and max(before) < _MAX_WARP:
         return _near_half(image, size, out)
-    how = cv2.INTER_LINEAR if max(factors) < 2 else cv2.INTER_AREA
+    interpolation = cv2.INTER_LINEAR if max(factors) < 2 else cv2.INTER_AREA
     if _halves_first(before, size):
         image = cv2.resize(image, (before[0] // 2, before[1] // 2), interpolation=cv2.INTER_AREA)
-        how = _after_halving(before, size)
-    return cv2.resize(image, size, dst=out, interpolation=how)
+        interpolation = _after_halving(before, size)
+    return cv2.resize(image, size, dst=out, interpolation=interpolation)
 
 
 def scale_valid(image: np.ndarray, valid: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray | None]:
@@ -62,9 +62,11 @@ def scale_valid(image: np.ndarray, valid: np.ndarray, size: Size) -> tuple[np.nd
         return fill_invalid(*(scale(x, size) for x in weigh(image, valid)))
     # Most invalid pixels are gone in the 2 x 2 means, a quarter as many, and then weights need no second scaling.
     means, known = _halved(image, valid)
-    how = _after_halving(before, size)
-    scaled = cv2.resize(means, size, interpolation=how)
-    return (scaled, None) if known is None else fill_invalid(scaled, cv2.resize(known, size, interpolation=how))
+    interpolation = _after_halving(before, size)
+    scaled = cv2.resize(means, size, interpolation=interpolation)
+    return (
+        (scaled, None) if known is None else fill_invalid(scaled, cv2.resize(known, size, interpolation=interpolation))
+    )
 
 
 def _halves_first(before: Size, size: Size) -> bool:
@@ -82,7 +84,7 @@ def _halved(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarra
     Weights are None if all are full, as after filling a few small holes.
     """
     half = image.shape[1] // 2, image.shape[0] // 2
-    weighed, _ = _two_like(image)
+    weighed, _ = _two_buffers(image)
     _expand(valid, weighed)
     cv2.bitwise_and(image, weighed, dst=weighed)
     sums = cv2.resize(weighed, half, interpolation=cv2.INTER_AREA)
@@ -131,12 +133,12 @@ def weigh(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     `valid` is uint8 [h, w], 255 for valid pixels, else 0. The weights are an image of the same type, 0 or its maximum.
     Scale or warp both alike; `fill_invalid` then divides one by the other. This thread's next call overwrites both.
     """
-    weighed, weights = _two_like(image)
+    weighed, weights = _two_buffers(image)
     _expand(valid, weights)
     return cv2.bitwise_and(image, weights, dst=weighed), weights
 
 
-def _two_like(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _two_buffers(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return two thread-local buffers like the image; fresh memory costs more than the computation."""
     kept: tuple[np.ndarray, np.ndarray] | None = getattr(_own, "weighed", None)
     if kept is None or (kept[0].shape, kept[0].dtype) != (image.shape, image.dtype):
@@ -217,8 +219,8 @@ def _near_half(image: np.ndarray, size: Size, out: np.ndarray | None) -> np.ndar
     # The mean of pixels i and i + 1 has index i and is located at i + 1/2, hence 1 instead of the 1/2 of pixel centres.
     x, y = image.shape[1] / size[0], image.shape[0] / size[1]
     back = np.array([[x, 0.0, x / 2 - 1.0], [0.0, y, y / 2 - 1.0]])
-    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(means, back, size, dst=out, flags=how, borderMode=cv2.BORDER_REPLICATE)
+    interpolation = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(means, back, size, dst=out, flags=interpolation, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _means(image: np.ndarray) -> np.ndarray:

@@ -101,7 +101,7 @@ class Tracker:
     def __init__(self, memory_s: float = 1.0) -> None:
         self.memory_s = memory_s
         self._tracks: list[_Track] = []
-        self._named = 0
+        self._identities = 0
         self._last_ns = 0
 
     def reset(self) -> None:
@@ -136,8 +136,8 @@ class Tracker:
         for index, track in sorted(found.items()):  # named in the order of the detections
             track.correct(boxes[index], stamp_ns)
             if not track.name:
-                self._named += 1
-                track.name = str(self._named)
+                self._identities += 1
+                track.name = str(self._identities)
         self._tracks = [track for track in tracks if track.name]  # unnamed ones were false
         self._tracks += [_Track.of(boxes[i], int(result.labels[i]), stamp_ns) for i in strong if i not in found]
         if len(self._tracks) > _MAX_TRACKS:
@@ -155,7 +155,7 @@ def _matches(
     """
     if not len(candidates) or not tracks:
         return {}
-    iou = iou_matrix(_widened(boxes[candidates], margin), _widened(np.stack([track.box for track in tracks]), margin))
+    iou = iou_matrix(_enlarged(boxes[candidates], margin), _enlarged(np.stack([track.box for track in tracks]), margin))
     iou[labels[candidates][:, None] != np.array([track.label for track in tracks])] = 0
     matches: dict[int, _Track] = {}
     rows_taken, columns_taken = np.zeros(len(candidates), bool), np.zeros(len(tracks), bool)
@@ -168,7 +168,7 @@ def _matches(
     return matches
 
 
-def _widened(boxes: np.ndarray, margin: float) -> np.ndarray:
+def _enlarged(boxes: np.ndarray, margin: float) -> np.ndarray:
     """Return x1 y1 x2 y2 of boxes [K, 4] (centre and size), grown by `margin` times their size on every side."""
     half = (0.5 + margin) * boxes[:, 2:]
     return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)

@@ -146,8 +146,8 @@ class House:
         add_row(quads, draws[200 : 200 + len(quads)] < self.lit)
         canvas.stamp(polygons, grain_m=0.05, z=max(0.5 * (near + self.z2), near + 2), piece=self.seed % 1024)
 
-    def _grid(self, length: float, there: np.ndarray, first_floor: int) -> np.ndarray:
-        """Return the windows of a wall, [n, 4, 2] of (along, up); `there` selects and limits them."""
+    def _grid(self, length: float, is_window: np.ndarray, first_floor: int) -> np.ndarray:
+        """Return the windows of a wall, [n, 4, 2] of (along, up); `is_window` selects and limits them."""
         storey = self.height / self.floors
         columns = max(1, int(length / 3.0))
         pitch = length / columns
@@ -155,8 +155,8 @@ class House:
             rectangle((c + 0.5) * pitch - 0.55, (c + 0.5) * pitch + 0.55, (f + 0.32) * storey, (f + 0.80) * storey)
             for f in range(first_floor, self.floors)
             for c in range(columns)
-        ][: len(there)]
-        return np.array(boxes).reshape(-1, 4, 2)[there[: len(boxes)]]
+        ][: len(is_window)]
+        return np.array(boxes).reshape(-1, 4, 2)[is_window[: len(boxes)]]
 
     def shadow_points(self) -> np.ndarray:
         back = self.x + self.side * self.depth

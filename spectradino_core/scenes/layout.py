@@ -60,7 +60,7 @@ def draw_street(seed: int, time_of_day: str | None = None, traffic: float = 1.0)
     materials = MaterialTable()
     u = plan.random(8)
     road = _draw_road(plan)
-    things = _Sides(sides, road, weather, materials).things
+    things = _Roadside(sides, road, weather, materials).things
     actors = draw_traffic(crowd, road, weather, materials, traffic)
     # Obstacles in the ego car's path limit how far it may roll.
     ahead = [actor.z for actor in actors if abs(actor.x) < 2.5]
@@ -123,7 +123,7 @@ def _draw_road(rng: np.random.Generator) -> Road:
     )
 
 
-class _Sides:
+class _Roadside:
     """Things beside the road."""
 
     def __init__(self, rng: np.random.Generator, road: Road, weather: Weather, materials: MaterialTable) -> None:
@@ -132,8 +132,8 @@ class _Sides:
         self.leaves = [draw_leaf_material(rng, materials) for _ in range(3)]
         self.walls = [draw_wall_material(rng, materials) for _ in range(5)]
         self.things: list[Thing] = [self._horizon()]
-        lit_share = {"day": 0.0, "dusk": 0.3, "night": 0.35}[weather.time_of_day] * rng.random()
-        self.lit_share = float(lit_share)
+        lit_fraction = {"day": 0.0, "dusk": 0.3, "night": 0.35}[weather.time_of_day] * rng.random()
+        self.lit_fraction = float(lit_fraction)
         self.palms = weather.air_c > 16 and rng.random() < 0.35
         for side in (-1.0, 1.0):
             self._plots(side)
@@ -192,7 +192,7 @@ class _Sides:
             materials=self.materials,
             floors=floors,
             gable=rng.uniform(1.5, 3.5) if floors < 4 and rng.random() < 0.6 else 0.0,
-            lit=self.lit_share,
+            lit=self.lit_fraction,
             shop=bool(rng.random() < 0.6 * urban),
             seed=int(rng.integers(0, 2**31)),
         )

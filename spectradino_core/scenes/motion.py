@@ -8,17 +8,17 @@ _BEHIND_M, _AHEAD_M, _ASIDE_M = -8.0, 95.0, 36.0
 _LEG_S, _MIN_LEG_S, _NEAREST_M = 9.0, 2.0, 5.0
 
 
-def follow(x: float, z: float, heading: float, travelled: float) -> tuple[float, float, float]:
-    """Return x, z, heading of an actor after `travelled` metres straight ahead from (x, z).
+def follow(x: float, z: float, heading: float, distance: float) -> tuple[float, float, float]:
+    """Return x, z, heading of an actor after `distance` metres straight ahead from (x, z).
 
     An actor that leaves the scene behind the camera or beyond the visible range re-enters at the other end of its
     line, so that long sequences do not run empty.
     """
     dx, dz = np.sin(heading), np.cos(heading)
     if abs(dz) > abs(dx):
-        now = _BEHIND_M + (z - _BEHIND_M + dz * travelled) % (_AHEAD_M - _BEHIND_M)
+        now = _BEHIND_M + (z - _BEHIND_M + dz * distance) % (_AHEAD_M - _BEHIND_M)
         return x + (now - z) * dx / dz, now, heading
-    now = -_ASIDE_M + (x + _ASIDE_M + dx * travelled) % (2.0 * _ASIDE_M)
+    now = -_ASIDE_M + (x + _ASIDE_M + dx * distance) % (2.0 * _ASIDE_M)
     return now, z + (now - x) * dz / dx, heading
 
 

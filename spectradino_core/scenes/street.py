@@ -209,13 +209,13 @@ def paint_shadows(canvas: Canvas, hulls: list[np.ndarray], strength_of: int) -> 
     sun = canvas.sun_direction
     shade = np.zeros(canvas.index.shape, np.uint8)
     for points in hulls:
-        thrown = points - points[:, 1:2] / max(sun[1], 0.12) * sun
-        thrown[:, 1] = 0.0
-        if thrown[:, 2].min() < canvas.camera.eye[2] + 0.8:
-            thrown = thrown[thrown[:, 2] > canvas.camera.eye[2] + 0.8]
-            if len(thrown) < 3:
+        projected = points - points[:, 1:2] / max(sun[1], 0.12) * sun
+        projected[:, 1] = 0.0
+        if projected[:, 2].min() < canvas.camera.eye[2] + 0.8:
+            projected = projected[projected[:, 2] > canvas.camera.eye[2] + 0.8]
+            if len(projected) < 3:
                 continue
-        pixels = np.rint((canvas.camera.project(thrown) - 0.5) * 16).clip(-1e6, 1e6).astype(np.int32)
+        pixels = np.rint((canvas.camera.project(projected) - 0.5) * 16).clip(-1e6, 1e6).astype(np.int32)
         cv2.fillConvexPoly(shade, cv2.convexHull(pixels), 1, cv2.LINE_8, 4)
     ground = (canvas.index >= canvas.first_ground) & (canvas.index <= canvas.last_ground) & (shade > 0)
     np.add(canvas.index, np.uint16(strength_of), out=canvas.index, where=ground)

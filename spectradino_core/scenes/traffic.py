@@ -43,7 +43,7 @@ class _Crowd:
         rng, road = self.rng, self.road
         own = [lane for lane in road.lanes if lane > road.centre]
         other = [lane for lane in road.lanes if lane < road.centre]
-        for count, lanes, heading in ((self._many(0.9, 3), own, 0.0), (self._many(1.0, 3), other, np.pi)):
+        for count, lanes, heading in ((self._poisson(0.9, 3), own, 0.0), (self._poisson(1.0, 3), other, np.pi)):
             for _ in range(count):
                 z = 7.0 + 48.0 * rng.random() ** 1.4
                 x = lanes[int(rng.integers(0, len(lanes)))] + 0.25 * rng.standard_normal() + road.shift(z)
@@ -54,7 +54,7 @@ class _Crowd:
                     else:
                         self._car(x, z, turn, speed=rng.uniform(0.0, 9.0))
         if road.crossing is not None:
-            for _ in range(self._many(0.8, 2)):
+            for _ in range(self._poisson(0.8, 2)):
                 side = -self._side()
                 z = road.crossing + road.crossing_width * (0.3 if side > 0 else 0.7)
                 x = rng.uniform(-0.6, 0.6) * z
@@ -84,7 +84,7 @@ class _Crowd:
 
     def people(self) -> None:
         rng, road = self.rng, self.road
-        for _ in range(self._many(3.4, 7)):  # on the sidewalks
+        for _ in range(self._poisson(3.4, 7)):  # on the sidewalks
             side = self._side()
             width = road.sidewalk[0] if side < 0 else road.sidewalk[1]
             z = 5.0 + 50.0 * rng.random() ** 1.5
@@ -95,7 +95,9 @@ class _Crowd:
                 self._person(x, z, along + 0.15 * rng.standard_normal(), speed)
                 if rng.random() < 0.3 and self._free(x + 0.62, z + 0.2, 0.2):
                     self._person(x + 0.62, z + 0.2, along, speed)
-        for _ in range(self._many(1.3, 3) + (self._many(1.2, 3) if road.zebra is not None else 0)):  # across the road
+        for _ in range(
+            self._poisson(1.3, 3) + (self._poisson(1.2, 3) if road.zebra is not None else 0)
+        ):  # across the road
             z = (road.zebra + 3.0 * rng.random()) if road.zebra is not None else 6.0 + 28.0 * rng.random() ** 1.3
             x = rng.uniform(road.left, road.right) + road.shift(z)
             if self._free(x, z, 0.35):
@@ -109,7 +111,7 @@ class _Crowd:
 
     def bicycles(self) -> None:
         rng, road = self.rng, self.road
-        for _ in range(self._many(1.4, 3)):  # ridden
+        for _ in range(self._poisson(1.4, 3)):  # ridden
             z = 6.0 + 26.0 * rng.random() ** 1.2
             if rng.random() < 0.45:  # across
                 x, heading = rng.uniform(road.left, road.right), -0.5 * self._side() * np.pi
@@ -124,25 +126,25 @@ class _Crowd:
                 self._bicycle(x, z, heading, speed)
                 # The rider is slightly nearer, so that it is painted over the bicycle.
                 self._person(x, z - 0.02, heading, speed, riding=True)
-        for _ in range(self._many(1.1, 3)):  # parked
+        for _ in range(self._poisson(1.1, 3)):  # parked
             side = self._side()
             z = 6.0 + 24.0 * rng.random()
             x = road.edge(side, 0.7) + 0.4 * side * rng.random() + road.shift(z)
             if self._free(x, z, 0.7):
                 self._bicycle(x, z, rng.uniform(0, 2 * np.pi), 0.0)
 
-    def _free(self, x: float, z: float, room: float) -> bool:
+    def _free(self, x: float, z: float, clearance: float) -> bool:
         """Return whether the place is free, and reserve it if so."""
-        if any(abs(x - a) < room + r and abs(z - b) < (room + r) * 1.3 for a, b, r in self._taken):
+        if any(abs(x - a) < clearance + r and abs(z - b) < (clearance + r) * 1.3 for a, b, r in self._taken):
             return False
-        self._taken.append((x, z, room))
+        self._taken.append((x, z, clearance))
         return True
 
     def _side(self) -> float:
         return -1.0 if self.rng.random() < 0.5 else 1.0
 
-    def _many(self, mean: float, most: int) -> int:
-        return min(int(self.rng.poisson(mean * self.traffic)), most)
+    def _poisson(self, mean: float, max_count: int) -> int:
+        return min(int(self.rng.poisson(mean * self.traffic)), max_count)
 
     def _person(self, x: float, z: float, heading: float, speed: float, riding: bool = False) -> None:
         outfit = draw_outfit(self.rng, self.materials, self.weather.air_c)

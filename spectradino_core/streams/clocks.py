@@ -46,41 +46,41 @@ class Clocks:
     Attributes:
         pair_by: "stamp": pair frames by stamps; "arrival": by times of arrival; "auto": by stamps unless they are not
             comparable. May be changed between calls.
-        apart: whether the stamps of the two cameras are not comparable.
+        incomparable: whether the stamps of the two cameras are not comparable.
     """
 
     def __init__(self, pair_by: str = "auto") -> None:
         self.pair_by = pair_by
-        self.apart = False
+        self.incomparable = False
         self._last: dict[Stream, tuple[int, int]] = {}
-        self._beyond = dict.fromkeys(Stream, 0)
-        self._within = dict.fromkeys(Stream, 0)
+        self._far_frames = dict.fromkeys(Stream, 0)
+        self._near_frames = dict.fromkeys(Stream, 0)
 
     @property
     def by_arrival(self) -> bool:
         """Whether frames are paired by their times of arrival."""
-        return self.pair_by == "arrival" or (self.pair_by == "auto" and self.apart)
+        return self.pair_by == "arrival" or (self.pair_by == "auto" and self.incomparable)
 
     def push(self, stream: Stream, stamp_ns: int, arrival_ns: int, offset_ns: int = 0) -> bool:
-        """Record a frame, which arrived by one clock for both cameras; returns whether `apart` changed.
+        """Record a frame, which arrived by one clock for both cameras; returns whether `incomparable` changed.
 
         `offset_ns` is the known constant delay of the IR stamps.
         """
         self._last[stream] = (stamp_ns, arrival_ns)
         if stream.other not in self._last:
             return False
-        apart_ns = self._apart_ns(offset_ns)
-        if apart_ns is None or abs(apart_ns) > APART_NS:
-            self._beyond[stream] += 1
-            self._within = dict.fromkeys(Stream, 0)
+        difference_ns = self._stamp_difference_ns(offset_ns)
+        if difference_ns is None or abs(difference_ns) > APART_NS:
+            self._far_frames[stream] += 1
+            self._near_frames = dict.fromkeys(Stream, 0)
         else:
-            self._beyond = dict.fromkeys(Stream, 0)
-            self._within[stream] += abs(apart_ns) < _AGREE_NS
-        before = self.apart
-        if min((self._within if before else self._beyond).values()) >= _CONFIRMING_FRAMES:
-            self.apart = not before
-            self._beyond, self._within = dict.fromkeys(Stream, 0), dict.fromkeys(Stream, 0)
-        return self.apart is not before
+            self._far_frames = dict.fromkeys(Stream, 0)
+            self._near_frames[stream] += abs(difference_ns) < _AGREE_NS
+        was_incomparable = self.incomparable
+        if min((self._near_frames if was_incomparable else self._far_frames).values()) >= _CONFIRMING_FRAMES:
+            self.incomparable = not was_incomparable
+            self._far_frames, self._near_frames = dict.fromkeys(Stream, 0), dict.fromkeys(Stream, 0)
+        return self.incomparable is not was_incomparable
 
     def describe(self, offset_ns: int = 0) -> str:
         """Describe as a clause how the stamps of the two cameras differ."""
@@ -88,17 +88,17 @@ class Clocks:
         missing = [stream.value for stream, stamp_ns in stamps.items() if stamp_ns <= 0]
         if missing:
             return f"{' and '.join(missing)} frames have no stamp (header.stamp is zero)"
-        apart_ns = self._apart_ns(offset_ns) or 0
+        difference_ns = self._stamp_difference_ns(offset_ns) or 0
         uptime = {stream.value: stamp_ns / _NS for stream, stamp_ns in stamps.items() if is_uptime(stamp_ns)}
         if uptime:
             since = " and ".join(f"{name} with {seconds:.0f} s" for name, seconds in uptime.items())
             return f"stamps count from a camera's start ({since}), not from a common time"
         return (
-            f"ir is stamped {abs(apart_ns) / _NS:.1f} s {'later' if apart_ns > 0 else 'earlier'} than rgb frames that "
-            "arrive at the same time"
+            f"ir is stamped {abs(difference_ns) / _NS:.1f} s {'later' if difference_ns > 0 else 'earlier'} than rgb "
+            "frames that arrive at the same time"
         )
 
-    def _apart_ns(self, offset_ns: int) -> int | None:
+    def _stamp_difference_ns(self, offset_ns: int) -> int | None:
         """Return the difference of the newest stamps minus that of their arrivals; None if a stamp is not set."""
         if min(stamp_ns for stamp_ns, _ in self._last.values()) <= 0:
             return None

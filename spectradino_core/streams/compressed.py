@@ -54,7 +54,7 @@ _MAX_ENCODING = 64
 _MAX_PIXEL_BYTES, _MAX_PADDING = 8, 4 << 20
 """Limits of the raw image inside `zstd`: bytes per pixel, and padding of all rows in bytes."""
 
-_NO_LOOK = np.empty((0, 0), np.uint8)
+_NO_FINGERPRINT = np.empty((0, 0), np.uint8)
 """`OpenImage.look` of an RGB image: only IR cameras are checked for repeated images."""
 
 
@@ -74,7 +74,7 @@ def open_compressed_rgb(message: CompressedImageMessage, options: DecodeOptions 
     options = options or DecodeOptions()
     text = _format(message)
     if _is_zstd(text):
-        return _open_zstd(message, options, open_rgb, has_look=False)
+        return _open_zstd(message, options, open_rgb, has_fingerprint=False)
     file = _open(message, text, options)
     source = text.lower().strip()
     pattern = (re.match("|".join(BAYER), source) or [""])[0]
@@ -92,7 +92,7 @@ def open_compressed_rgb(message: CompressedImageMessage, options: DecodeOptions 
             return to_rgb(image, BAYER[pattern])
         return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
 
-    return OpenImage(unpack, _NO_LOOK, file.width * file.height)
+    return OpenImage(unpack, _NO_FINGERPRINT, file.width * file.height)
 
 
 def open_compressed_infrared(message: CompressedImageMessage, options: DecodeOptions | None = None) -> OpenImage:
@@ -107,7 +107,7 @@ def open_compressed_infrared(message: CompressedImageMessage, options: DecodeOpt
     options = options or DecodeOptions()
     text = _format(message)
     if _is_zstd(text):
-        return _open_zstd(message, options, lambda inner: open_infrared(inner, options=options), has_look=True)
+        return _open_zstd(message, options, lambda inner: open_infrared(inner, options=options), has_fingerprint=True)
     file = _open(message, text, options)
     made_from_16_bits = "16" in text.split(";")[0]
     if made_from_16_bits and file.kind == "jpeg":
@@ -208,7 +208,7 @@ def _open_zstd(
     message: CompressedImageMessage,
     options: DecodeOptions,
     open_raw: Callable[[Any], OpenImage],
-    has_look: bool,
+    has_fingerprint: bool,
 ) -> OpenImage:
     """Open an image of zstd_image_transport, whose data is in zlib format despite the name."""
     inner, packed = _zstd_header(message)
@@ -239,4 +239,4 @@ def _open_zstd(
         inner.data = raw
         return open_raw(inner).unpack()
 
-    return OpenImage(unpack, _digest(packed) if has_look else _NO_LOOK, width * height)
+    return OpenImage(unpack, _digest(packed) if has_fingerprint else _NO_FINGERPRINT, width * height)

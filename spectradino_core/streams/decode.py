@@ -174,12 +174,13 @@ class OpenImage:
     Attributes:
         unpack: decodes the pixels, see `decode_rgb` and `decode_infrared`; raises `DecodeError` for damage found only
             then. The array may be a read-only view of the message's data.
-        look: array of any shape that differs between different images, to recognise a camera that repeats one image.
+        fingerprint: array of any shape that differs between different images, to recognise a camera that repeats one
+            image.
         packed: number of compressed pixels, which take milliseconds per 100,000 to decode; 0: none.
     """
 
     unpack: Callable[[], np.ndarray]
-    look: np.ndarray
+    fingerprint: np.ndarray
     packed: int = 0
 
 
@@ -241,11 +242,13 @@ def open_infrared(
         return OpenImage(lambda: np.ascontiguousarray(native(view)[..., 1]), view)
     if encoding in RGB_ENCODINGS:
         opened = _open_colour(message, encoding)
-        look = cropped(opened.look, crop)  # cropped: a counter in a telemetry row would hide a frozen image
-        return OpenImage(lambda: grey_of(cropped(opened.unpack(), crop), encoding), look)
+        fingerprint = cropped(
+            opened.fingerprint, crop
+        )  # cropped: a counter in a telemetry row would hide a frozen image
+        return OpenImage(lambda: grey_of(cropped(opened.unpack(), crop), encoding), fingerprint)
     wanted = "mono16" if "16" in encoding else "mono8"
     opened = _converted(message, encoding, wanted, converter, READ_AS_INFRARED, "")
-    return OpenImage(lambda: np.ascontiguousarray(cropped(opened.unpack(), crop)), opened.look)
+    return OpenImage(lambda: np.ascontiguousarray(cropped(opened.unpack(), crop)), opened.fingerprint)
 
 
 def _open_colour(message: ImageMessage, encoding: str) -> OpenImage:
@@ -262,8 +265,8 @@ def _packed_view(message: ImageMessage, encoding: str) -> np.ndarray:
         if min(height, width) < layout.min_side:
             raise _wrong_size(encoding, height, width, f"a mosaic has at least {layout.min_side} rows and columns")
         if layout.even_width and width % 2:
-            why = "two pixels share their chroma in this encoding, so the width must be even"
-            raise _wrong_size(encoding, height, width, why)
+            reason = "two pixels share their chroma in this encoding, so the width must be even"
+            raise _wrong_size(encoding, height, width, reason)
     return pixel_view(message, encoding, layout.channels, layout.dtype)
 
 
@@ -273,8 +276,8 @@ def _open_planar(message: ImageMessage, encoding: str) -> OpenImage:
     height, width = size_fields(message, encoding)
     shared = code is not None
     if shared and (height % 2 or width % 2):
-        why = "2x2 pixels share their chroma in this encoding, so both must be even"
-        raise _wrong_size(encoding, height, width, why)
+        reason = "2x2 pixels share their chroma in this encoding, so both must be even"
+        raise _wrong_size(encoding, height, width, reason)
     step, data = integer_field(message, "step"), flat_bytes(message)
     rows = 3 * height // 2 if shared else 3 * height
     stride = width if data.size == width * rows else step
@@ -295,8 +298,8 @@ def _open_planar(message: ImageMessage, encoding: str) -> OpenImage:
     return OpenImage(unpack, y)
 
 
-def _wrong_size(encoding: str, height: int, width: int, why: str) -> DecodeError:
-    size = f"the image ({encoding}) is {width}x{height} pixels, but {why}"
+def _wrong_size(encoding: str, height: int, width: int, reason: str) -> DecodeError:
+    size = f"the image ({encoding}) is {width}x{height} pixels, but {reason}"
     return DecodeError("wrong_size", f"{size}: set another size in the camera driver")
 
 

@@ -161,52 +161,52 @@ def find(
     current, size = pipeline.registration, registering.rgb_size
     if rgb is None and settings.fallback_mode == "rgb_grid" and size is None:
         raise RegistrationError("the registration, which fallback_mode rgb_grid requires, was lost meanwhile")
-    percepts = pipeline(None if rgb is None else rgb.pixels, None if ir is None else ir.pixels, ir)
+    perception = pipeline(None if rgb is None else rgb.pixels, None if ir is None else ir.pixels, ir)
     scale = settings.temperature_scale
     if scale is not None and ir is not None and ir.pixels.dtype == np.uint16:
-        percepts = with_temperatures(percepts, ir.pixels, pipeline.used_registration, pipeline.thermal, scale)
-    shown = np.ones(len(percepts), bool)
+        perception = with_temperatures(perception, ir.pixels, pipeline.used_registration, pipeline.thermal, scale)
+    shown = np.ones(len(perception), bool)
     if settings.tracking:  # limited before the mapping, as without tracking
-        shown = wanted.are_served(percepts, pipeline.info)
+        shown = wanted.are_served(perception, pipeline.info)
         shown &= np.cumsum(shown) <= wanted.max_detections_of(pipeline.info)
     if rgb is not None:
-        registering.note_rgb(percepts.size, str(rgb.header.frame_id))
+        registering.note_rgb(perception.size, str(rgb.header.frame_id))
     elif current is not None and size is not None:
-        percepts = in_colour_pixels(percepts, current, size)
+        perception = in_colour_pixels(perception, current, size)
     if not settings.tracking:
-        return percepts
+        return perception
     start = perf_counter()
-    percepts = _tracked(pipeline, settings, percepts, time_ns, shown)
-    percepts.steps_ms = percepts.steps_ms | {"tracking": (perf_counter() - start) * 1e3}
-    return percepts
+    perception = _tracked(pipeline, settings, perception, time_ns, shown)
+    perception.steps_ms = perception.steps_ms | {"tracking": (perf_counter() - start) * 1e3}
+    return perception
 
 
 def _tracked(
-    pipeline: Pipeline, settings: Settings, percepts: PerceptionResult, time_ns: int, shown: np.ndarray
+    pipeline: Pipeline, settings: Settings, perception: PerceptionResult, time_ns: int, shown: np.ndarray
 ) -> PerceptionResult:
     """Return the detections of a result that are shown, with identities.
 
     `shown`, bool [K], is of the result before it was mapped to RGB pixels.
     """
     pipeline.tracker.memory_s = settings.track_memory_ms / 1e3
-    ids = pipeline.tracker(percepts, settings.thresholds_of(percepts, pipeline.info), time_ns)
-    percepts = replace(percepts, track_ids=ids)
-    native, mapped = percepts.native, percepts.of_native
+    ids = pipeline.tracker(perception, settings.thresholds_of(perception, pipeline.info), time_ns)
+    perception = replace(perception, track_ids=ids)
+    native, mapped = perception.native, perception.of_native
     if native is None or mapped is None:
-        return percepts.selected(shown)
+        return perception.selected(shown)
     left = iter(ids)
     native = replace(native, track_ids=tuple(next(left) if is_mapped else "" for is_mapped in mapped))
-    return replace(percepts.selected(shown[mapped]), native=native.selected(shown), of_native=mapped[shown])
+    return replace(perception.selected(shown[mapped]), native=native.selected(shown), of_native=mapped[shown])
 
 
-def own_pixels(percepts: PerceptionResult, topics: Mapping[str, str]) -> str:
+def own_pixels(perception: PerceptionResult, topics: Mapping[str, str]) -> str:
     """Warning if results are in the infrared image's own pixels; else ""."""
-    if percepts.mode is not Mode.IR_ONLY or percepts.registered:
+    if perception.mode is not Mode.IR_ONLY or perception.registered:
         return ""
     return (
         f"only {topics.get('ir', 'ir')} is used and no registration to the RGB image is known, so detections and mask "
-        f"are in its own {percepts.size[0]}x{percepts.size[1]} pixels and under its frame_id: give calibration_file, "
-        "ir_to_rgb or registration_from_camera_info, or refuse it with fallback_mode rgb_grid"
+        f"are in its own {perception.size[0]}x{perception.size[1]} pixels and under its frame_id: give "
+        "calibration_file, ir_to_rgb or registration_from_camera_info, or refuse it with fallback_mode rgb_grid"
     )
 
 

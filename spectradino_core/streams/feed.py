@@ -24,9 +24,9 @@ import numpy as np
 from spectradino_core.calibration.registration import Registration
 from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.streams.clocks import Clocks
-from spectradino_core.streams.image_offset import Look
+from spectradino_core.streams.image_offset import PixelSource
 from spectradino_core.streams.modes import FrozenDetector, ModeChange, ModeMachine
-from spectradino_core.streams.offset import LearntOffset, OffsetControl, OffsetNews
+from spectradino_core.streams.offset import LearntOffset, OffsetControl, OffsetEvent
 from spectradino_core.streams.pairing import JUMP_EVENT, JUMP_MS, Pair, Pairer
 from spectradino_core.streams.parameter_values import check
 from spectradino_core.streams.queues import Payload, Stream
@@ -131,7 +131,7 @@ class Feed(Generic[Payload]):
         self._frozen = FrozenDetector(settings.frozen_ms)
         self._clocks = Clocks(settings.pair_by)
         self.offsets = OffsetControl(round(settings.ir_time_offset_ms * _MS), settings.learn_ir_time_offset)
-        self._unseen: deque[tuple[Stream, int, Look]] = deque()
+        self._unseen: deque[tuple[Stream, int, PixelSource]] = deque()
         self._drops: Counter[str] = Counter()
         self._events: deque[FeedEvent] = deque(maxlen=_MAX_EVENTS)
         self._now_ns = now_ns
@@ -141,7 +141,7 @@ class Feed(Generic[Payload]):
         self._restarts_seen = 0
         self._jump_pending = False
         self._reported_ns: dict[str, int] = {}
-        self._reported_apart = False
+        self._reported_incomparable = False
         self._last_capture_ns: int | None = None
         if self.by_arrival:  # from the first frame on, as after `apply`
             self._rebase()
@@ -154,8 +154,8 @@ class Feed(Generic[Payload]):
         stamp_ns: int,
         arrival_ns: int,
         payload: Payload,
-        look: Look,
-        pixels: Look | None = None,
+        fingerprint: PixelSource,
+        pixels: PixelSource | None = None,
     ) -> list[Capture[Payload]]:
         """Add a decoded frame and return the captures that are now certain, oldest first.
 
@@ -164,15 +164,17 @@ class Feed(Generic[Payload]):
             stamp_ns: header stamp.
             arrival_ns: arrival time: a monotonic clock live, the recorded time in replay.
             payload: content of the capture.
-            look: array that differs if the image does (`CameraFrame.look`), or a function that returns it; detects an
-                infrared camera that repeats one image.
+            fingerprint: array that differs if the image does (`CameraFrame.fingerprint`), or a function that returns
+                it; detects an infrared camera that repeats one image.
             pixels: function that returns the image, which is sometimes used to measure the time between the cameras;
-                None: `look` is the image.
+                None: `fingerprint` is the image.
         """
         stream = Stream(stream)
         captures = self.watch(arrival_ns)
         self._last_ns[stream] = arrival_ns
-        frozen = stream is Stream.IR and self._look(look() if callable(look) else look, arrival_ns)
+        frozen = stream is Stream.IR and self._repeats_image(
+            fingerprint() if callable(fingerprint) else fingerprint, arrival_ns
+        )
         captures += self._compare_clocks(stream, stamp_ns, arrival_ns)
         time_ns = self._time_ns(stream, arrival_ns) if self.by_arrival else None
         if time_ns is None and stamp_ns <= 0:
@@ -188,10 +190,12 @@ class Feed(Generic[Payload]):
         if _ALONE.get(self.modes.mode) is stream:
             captures += self._alone(stream)
         if time_ns is not None or stamp_ns > 0:
-            self._unseen.append((stream, stamp_ns if time_ns is None else time_ns, look if pixels is None else pixels))
+            self._unseen.append(
+                (stream, stamp_ns if time_ns is None else time_ns, fingerprint if pixels is None else pixels)
+            )
         # No result waits for a frame without a capture: there is time to compare images.
         while self._unseen and (not captures or len(self._unseen) > _MAX_UNSEEN):
-            self._apply_offset_news(self.offsets.images(*self._unseen.popleft(), self.registration))
+            self._apply_offset_events(self.offsets.images(*self._unseen.popleft(), self.registration))
         return captures
 
     def refused(self, stream: Stream | str, arrival_ns: int, error: Exception) -> list[Capture[Payload]]:
@@ -200,8 +204,8 @@ class Feed(Generic[Payload]):
         The first clause of the error's text is reported.
         """
         captures = self.watch(arrival_ns)
-        why = re.split(r"[:;] ", str(error), maxsplit=1)[0][:_MAX_REASON]
-        self._report_mode(self.modes.refused(stream, arrival_ns, why))
+        reason = re.split(r"[:;] ", str(error), maxsplit=1)[0][:_MAX_REASON]
+        self._report_mode(self.modes.refused(stream, arrival_ns, reason))
         return captures
 
     def watch(self, now_ns: int) -> list[Capture[Payload]]:
@@ -288,7 +292,7 @@ class Feed(Generic[Payload]):
             waits.append(last + round(max(_MIN_WAIT_NS, _PERIODS_TO_WAIT * period_ns)) + 1)
         return min(waits)
 
-    def _look(self, pixels: np.ndarray, arrival_ns: int) -> bool:
+    def _repeats_image(self, pixels: np.ndarray, arrival_ns: int) -> bool:
         frozen = self._frozen(pixels, arrival_ns)
         if frozen and not self.ir_frozen:
             self._report(
@@ -311,11 +315,11 @@ class Feed(Generic[Payload]):
         """Record a frame's times, learn the offset, and change the times to pair by."""
         was_by_arrival = self.by_arrival
         if self.settings.pair_by != "arrival":
-            self._apply_offset_news(self.offsets.stamps(stream, stamp_ns, arrival_ns))
-            self._clocks.push(stream, stamp_ns, arrival_ns, self.offsets.in_force_ns)
-            if self._clocks.apart is not self._reported_apart and self._is_due("clocks"):
-                self._reported_apart = self._clocks.apart
-                self._report(self._describe_clocks(), arrival_ns, warning=self._clocks.apart)
+            self._apply_offset_events(self.offsets.stamps(stream, stamp_ns, arrival_ns))
+            self._clocks.push(stream, stamp_ns, arrival_ns, self.offsets.applied_ns)
+            if self._clocks.incomparable is not self._reported_incomparable and self._is_due("clocks"):
+                self._reported_incomparable = self._clocks.incomparable
+                self._report(self._describe_clocks(), arrival_ns, warning=self._clocks.incomparable)
         if self.by_arrival is was_by_arrival:
             return []
         captures = self.flush()
@@ -330,7 +334,7 @@ class Feed(Generic[Payload]):
         self.pairer.offset_ns = self.offsets.pairing_ns(self.by_arrival)
 
     def _describe_clocks(self) -> str:
-        if not self._clocks.apart:
+        if not self._clocks.incomparable:
             return "both cameras' stamps can be compared: frames are paired by their stamps"
         if self.by_arrival:
             done = "frames are paired by their times of arrival (pair_by auto)"
@@ -339,12 +343,12 @@ class Feed(Generic[Payload]):
             done, remedy = "no frame finds a partner", ": set pair_by to auto or arrival"
         if self.settings.learn_ir_time_offset:
             remedy = " until the offset is learnt"
-        return f"{self._clocks.describe(self.offsets.in_force_ns)}, so {done}{remedy}"
+        return f"{self._clocks.describe(self.offsets.applied_ns)}, so {done}{remedy}"
 
-    def _apply_offset_news(self, news: list[OffsetNews]) -> None:
-        for one in news:
+    def _apply_offset_events(self, events: list[OffsetEvent]) -> None:
+        for one in events:
             self._events.append(FeedEvent(one.text, one.warning, self._now_ns, offset=one.learnt))
-        if news:
+        if events:
             self.pairer.offset_ns = self.offsets.pairing_ns(self.by_arrival)
 
     def _captures(self, pairs: list[Pair[Payload]]) -> list[Capture[Payload]]:
@@ -386,7 +390,7 @@ class Feed(Generic[Payload]):
     ) -> Capture[Payload]:
         if self.pairer.restarts != self._restarts_seen:
             self._restarts_seen, self._jump_pending = self.pairer.restarts, True
-        stamp_ns = rgb_stamp_ns if rgb_stamp_ns is not None else (ir_stamp_ns or 0) - self.offsets.in_force_ns
+        stamp_ns = rgb_stamp_ns if rgb_stamp_ns is not None else (ir_stamp_ns or 0) - self.offsets.applied_ns
         # A jump also yields pairs from before it: the first that is earlier than its predecessor is after it.
         after_jump = self._jump_pending and (self._last_capture_ns is None or stamp_ns < self._last_capture_ns)
         self._jump_pending &= not after_jump
@@ -397,7 +401,7 @@ class Feed(Generic[Payload]):
         if change is None:
             return
         if change.mode is not Mode.FUSED:
-            self.pairer.forget_in_use()  # or RGB frames would be fused with it although its camera is given up
+            self.pairer.forget_last_pair()  # or RGB frames would be fused with it although its camera is given up
         text = f"mode {change.before.value} -> {change.mode.value}: {change.reason}"
         warning = change.mode is not Mode.FUSED and self._started  # before the first frame nothing is lost
         self._events.append(FeedEvent(text, warning, change.time_ns, change=change))

@@ -30,18 +30,18 @@ class CameraFrame:
         decode_ms: time spent on decoding so far.
         camera: "rgb" or "ir".
         used: the frame was used in a result; set by the caller that makes results.
-        look: array that differs between different images, see `decode.OpenImage`.
+        fingerprint: array that differs between different images, see `decode.OpenImage`.
     """
 
     def __init__(
-        self, header: Any, unpack: Callable[[], np.ndarray], camera: str = "", look: np.ndarray | None = None
+        self, header: Any, unpack: Callable[[], np.ndarray], camera: str = "", fingerprint: np.ndarray | None = None
     ) -> None:
         self.header = header
         self.received_s = perf_counter()
         self.decode_ms = 0.0
         self.camera = camera
         self.used = False
-        self.look = np.empty((0, 0), np.uint8) if look is None else look
+        self.fingerprint = np.empty((0, 0), np.uint8) if fingerprint is None else fingerprint
         self._unpack: Callable[[], np.ndarray] | None = unpack  # called once
         self._stated_size: tuple[int, int] | None = None
         self._packed = 0
@@ -73,10 +73,10 @@ class CameraFrame:
 
     @property
     def is_large(self) -> bool:
-        """Whether the compressed image is too large for `glance`."""
+        """Whether the compressed image is too large for `small_pixels`."""
         return self._packed > _GLANCE_PIXELS
 
-    def glance(self) -> np.ndarray:
+    def small_pixels(self) -> np.ndarray:
         """Return `pixels` for use on the executor's thread, which decoding a large image would block.
 
         Raises:
@@ -113,7 +113,7 @@ class CameraFrame:
         except DecodeError as error:
             error.camera = key
             raise
-        frame = cls(message.header, opened.unpack, key, opened.look)
+        frame = cls(message.header, opened.unpack, key, opened.fingerprint)
         if key == "rgb" and not is_compressed:
             frame._stated_size = (int(message.width), int(message.height))
         frame._packed = opened.packed

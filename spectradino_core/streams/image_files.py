@@ -51,9 +51,9 @@ class ImageFile:
     content: np.ndarray
     data: np.ndarray
 
-    def corrupt(self, why: str) -> DecodeError:
+    def corrupt(self, reason: str) -> DecodeError:
         """Make the error for damage."""
-        return corrupt(self.kind, self.data.size, why)
+        return corrupt(self.kind, self.data.size, reason)
 
     def checked(self, image: np.ndarray | None) -> np.ndarray:
         """Return a decoded image [h, w] or [h, w, 3] in OpenCV's order in RGB order, if it has the size stated."""
@@ -72,16 +72,16 @@ def png_header(data: np.ndarray) -> ImageFile:
         DecodeError: the file is damaged.
         struct.error, IndexError: the file is truncated.
     """
-    at, name, view = 8, b"", data.data
+    offset, name, view = 8, b"", data.data
     width = height = bits = kind = 0
     kept, checksums, count = [view[:8]], [], 0
     while name != b"IEND":
-        length, name = struct.unpack_from(">I4s", view, at)
-        end = at + 12 + length
+        length, name = struct.unpack_from(">I4s", view, offset)
+        end = offset + 12 + length
         (checksum,) = struct.unpack_from(">I", view, end - 4)
-        if zlib.crc32(view[at + 4 : end - 4]) != checksum:
+        if zlib.crc32(view[offset + 4 : end - 4]) != checksum:
             raise corrupt("png", data.size, f"the checksum of its chunk {name!r} is wrong")
-        if at == 8:
+        if offset == 8:
             if name != b"IHDR" or length != 13:
                 raise corrupt("png", data.size, "its header is damaged")
             width, height, bits, kind = struct.unpack_from(">IIBB", view, 16)
@@ -89,10 +89,10 @@ def png_header(data: np.ndarray) -> ImageFile:
         if count > _MAX_CHUNKS:
             raise corrupt("png", data.size, f"it has more than {_MAX_CHUNKS} chunks")
         if name in _OF_PIXELS:
-            kept.append(view[at:end])
+            kept.append(view[offset:end])
         if name == b"IDAT":
             checksums.append(view[end - 4 : end])
-        at = end
+        offset = end
     pixels = data if len(kept) == count + 1 else np.frombuffer(b"".join(kept), np.uint8)
     content = np.frombuffer(b"".join(checksums), np.uint8)
     return ImageFile("png", width, height, bits, _PNG_CHANNELS.get(kind, 0), content, pixels)

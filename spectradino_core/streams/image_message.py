@@ -128,9 +128,9 @@ def native(view: np.ndarray) -> np.ndarray:
     return view
 
 
-def corrupt(kind: str, size: int, why: str) -> DecodeError:
+def corrupt(kind: str, size: int, reason: str) -> DecodeError:
     """Make the error for a damaged image file of `size` bytes."""
-    return DecodeError("corrupt_data", f"the {kind} image of {size} bytes is damaged: {why}")
+    return DecodeError("corrupt_data", f"the {kind} image of {size} bytes is damaged: {reason}")
 
 
 def wrong_step(step: int, width: int, encoding: str, row: int) -> DecodeError:

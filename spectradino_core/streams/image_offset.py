@@ -25,7 +25,7 @@ import numpy as np
 from spectradino_core.calibration.registration import Registration, RegistrationError, Size
 from spectradino_core.streams.queues import Stream
 
-Look = np.ndarray | Callable[[], np.ndarray]
+PixelSource = np.ndarray | Callable[[], np.ndarray]
 """A frame's pixels, or a function that returns them."""
 
 _MS = 1_000_000
@@ -85,47 +85,48 @@ class ImageOffsetWatch:
         """Discard the stretch and all results, for example when frames get other times, and end a pause."""
         self._paused_until_ns = paused_until_ns
         self._streams = {stream: _Activity() for stream in Stream}
-        self._before: ImageOffset | None = None
-        self._tries = 0
-        self._tried_ns: dict[Stream, int] = {}
+        self._previous: ImageOffset | None = None
+        self._attempts = 0
+        self._sampled_ns: dict[Stream, int] = {}
 
-    def push(self, stream: Stream, time_ns: int, look: Look) -> ImageOffset | None:
+    def push(self, stream: Stream, time_ns: int, pixels: PixelSource) -> ImageOffset | None:
         """Add a frame; returns the offset on which two successive stretches agree, at the end of the second.
 
         Args:
             stream: the camera.
             time_ns: the time by which the frame is paired.
-            look: RGB uint8 [h, w, 3], or IR uint8 or uint16 [h, w]; a function is called only if the frame is sampled.
+            pixels: RGB uint8 [h, w, 3], or IR uint8 or uint16 [h, w]; a function is called only if the frame is
+                sampled.
         """
         if self._paused_until_ns is not None:
             if self._paused_until_ns - _PAUSE_NS <= time_ns < self._paused_until_ns:
                 return None
             self._paused_until_ns = None
-        mine, other = self._streams[stream], self._streams[stream.other]
-        last_ns = mine.times[-1] if mine.times else None
+        this, other = self._streams[stream], self._streams[stream.other]
+        last_ns = this.times[-1] if this.times else None
         if last_ns is not None:
             if -_GAP_NS <= time_ns - last_ns < _SPACING_NS:
                 return None
             if abs(time_ns - last_ns) > _GAP_NS:
-                mine, other = _Activity(), _Activity()
-                self._streams = {stream: mine, stream.other: other}
-        if abs(time_ns - self._tried_ns.get(stream, time_ns - _GAP_NS)) < _SPACING_NS:
+                this, other = _Activity(), _Activity()
+                self._streams = {stream: this, stream.other: other}
+        if abs(time_ns - self._sampled_ns.get(stream, time_ns - _GAP_NS)) < _SPACING_NS:
             return None
-        self._tried_ns[stream] = time_ns
+        self._sampled_ns[stream] = time_ns
         try:
-            image = look() if callable(look) else look
+            image = pixels() if callable(pixels) else pixels
             sampled = self._sampled(stream, image)
         except (ValueError, cv2.error, MemoryError):  # damaged, which decoding for inference reports
             return None
-        mine.add(time_ns, sampled)
-        if time_ns - mine.times[0] > 3 * _STRETCH_NS:  # the other camera is missing
+        this.add(time_ns, sampled)
+        if time_ns - this.times[0] > 3 * _STRETCH_NS:  # the other camera is missing
             self.restart(time_ns + _SHORT_PAUSE_NS)
             return None
         if not other.times:
             return None
-        both_ns = min(time_ns, other.times[-1]) - max(mine.times[0], other.times[0])
-        if both_ns < _STRETCH_NS or min(len(mine.times), len(other.times)) < _MIN_FRAMES:
-            if both_ns < -_GAP_NS or both_ns > 3 * _STRETCH_NS:
+        common_ns = min(time_ns, other.times[-1]) - max(this.times[0], other.times[0])
+        if common_ns < _STRETCH_NS or min(len(this.times), len(other.times)) < _MIN_FRAMES:
+            if common_ns < -_GAP_NS or common_ns > 3 * _STRETCH_NS:
                 self.restart(time_ns + _SHORT_PAUSE_NS)  # unrelated clocks, or a slow camera
             return None
         found = self._estimate()
@@ -133,15 +134,15 @@ class ImageOffsetWatch:
         return self._confirmed(found, time_ns)
 
     def _confirmed(self, found: ImageOffset | None, time_ns: int) -> ImageOffset | None:
-        before, self._before, self._tries = self._before, found, self._tries + 1
-        if found is not None and before is not None and abs(found.offset_ns - before.offset_ns) <= _REPEATED_NS:
+        previous, self._previous, self._attempts = self._previous, found, self._attempts + 1
+        if found is not None and previous is not None and abs(found.offset_ns - previous.offset_ns) <= _REPEATED_NS:
             self.restart(time_ns + _PAUSE_NS)
             return ImageOffset(
-                (found.offset_ns + before.offset_ns) // 2,
-                max(found.spread_ns, before.spread_ns),
-                min(found.agreement, before.agreement),
+                (found.offset_ns + previous.offset_ns) // 2,
+                max(found.spread_ns, previous.spread_ns),
+                min(found.agreement, previous.agreement),
             )
-        if self._tries >= _TRIES:  # no motion
+        if self._attempts >= _TRIES:  # no motion
             self.restart(time_ns + _SHORT_PAUSE_NS)
         return None
 

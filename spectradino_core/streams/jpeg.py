@@ -76,28 +76,28 @@ class _MarkerParser:
         self._first_symbols: dict[int, int] = {}
         self._ac_table = 0
 
-    def _corrupt(self, why: str) -> DecodeError:
-        return corrupt("jpeg", self._data.size, why)
+    def _corrupt(self, reason: str) -> DecodeError:
+        return corrupt("jpeg", self._data.size, reason)
 
     def file(self) -> ImageFile:
         view = self._data.data
-        at, scans, first_scan, restarts = 2, 0, 0, slice(0)
+        offset, scans, first_scan, restarts = 2, 0, 0, slice(0)
         for _ in range(_MAX_SEGMENTS):
-            at, code = self._marker(at)
+            offset, code = self._marker(offset)
             if code == _EOI:
-                return self._finished(at, scans, first_scan, restarts)
-            (length,) = struct.unpack_from(">H", view, at + 2)
-            if length < 2 or at + 2 + length > self._data.size:
+                return self._finished(offset, scans, first_scan, restarts)
+            (length,) = struct.unpack_from(">H", view, offset + 2)
+            if length < 2 or offset + 2 + length > self._data.size:
                 raise self._corrupt("its header is truncated")
             if code in _FRAME_MARKERS:
-                self._frame(at, code)
+                self._frame(offset, code)
             elif code == _DRI:
-                (self._restart_interval,) = struct.unpack_from(">H", view, at + 4)
+                (self._restart_interval,) = struct.unpack_from(">H", view, offset + 4)
             elif code == _DHT:
-                self._tables(at + 4, at + 2 + length)
+                self._tables(offset + 4, offset + 2 + length)
             elif code == _SOS:
-                self._scan(at)
-            at += 2 + length
+                self._scan(offset)
+            offset += 2 + length
             if code == _SOS:
                 scans += 1
                 if scans > MAX_SCANS:
@@ -106,40 +106,40 @@ class _MarkerParser:
                         f"the jpeg image of {self._data.size} bytes has over {MAX_SCANS} scans, which take seconds "
                         "to decode: set the camera to baseline JPEG",
                     )
-                first_scan = first_scan or at
-                at, restarts = self._end_of_scan(at)
+                first_scan = first_scan or offset
+                offset, restarts = self._end_of_scan(offset)
         raise self._corrupt(f"its header has more than {_MAX_SEGMENTS} segments")
 
-    def _marker(self, at: int) -> tuple[int, int]:
-        """Return offset and code of the marker at `at`, after fill bytes."""
+    def _marker(self, offset: int) -> tuple[int, int]:
+        """Return offset and code of the marker at `offset`, after fill bytes."""
         data = self._data
-        if data[at] != 0xFF:
+        if data[offset] != 0xFF:
             raise self._corrupt("its header is damaged")
-        index = int(np.searchsorted(self._at, at))
+        index = int(np.searchsorted(self._at, offset))
         if index == self._at.size:
             raise self._corrupt("its end is missing")
         found = int(self._at[index])
-        if found - at > 64 or not (data[at:found] == 0xFF).all():
+        if found - offset > 64 or not (data[offset:found] == 0xFF).all():
             raise self._corrupt("its header is damaged")
         return found, int(self._code[index])
 
-    def _end_of_scan(self, at: int) -> tuple[int, slice]:
+    def _end_of_scan(self, offset: int) -> tuple[int, slice]:
         """Return the offset of the next marker that is not a restart marker, and the indices of those before it."""
-        begin = int(np.searchsorted(self._at, at))
+        begin = int(np.searchsorted(self._at, offset))
         stop = int(np.searchsorted(self._stops, begin))
         if stop == self._stops.size:
             raise self._corrupt("its end is missing")
         end = int(self._stops[stop])
         return int(self._at[end]), slice(begin, end)
 
-    def _frame(self, at: int, code: int) -> None:
+    def _frame(self, offset: int, code: int) -> None:
         if code not in _DECODED:
             raise DecodeError(
                 "unknown_format",
                 f"the jpeg image is not supported (marker 0xff{code:02x}): set the camera to baseline JPEG",
             )
         data = self._data
-        precision, height, width, components = struct.unpack_from(">BHHB", data.data, at + 4)
+        precision, height, width, components = struct.unpack_from(">BHHB", data.data, offset + 4)
         if self._size is not None:
             raise self._corrupt("its header is damaged")
         if precision != 8 or components not in (1, 3, 4):
@@ -150,24 +150,24 @@ class _MarkerParser:
             )
         self._size = check_size(height, width, "the jpeg image")
         self._frame_code = code
-        self._sampling = [int(data[at + 11 + 3 * n]) for n in range(components)]
-        self._incomplete = {int(data[at + 10 + 3 * n]): _ALL_COEFFICIENTS for n in range(components)}
+        self._sampling = [int(data[offset + 11 + 3 * n]) for n in range(components)]
+        self._incomplete = {int(data[offset + 10 + 3 * n]): _ALL_COEFFICIENTS for n in range(components)}
 
-    def _scan(self, at: int) -> None:
+    def _scan(self, offset: int) -> None:
         """Record which coefficients a scan completes, because decoders read missing ones as zeros."""
-        (length, count) = struct.unpack_from(">HB", self._data.data, at + 2)
-        self._ac_table = int(self._data[at + 6]) & 15
+        (length, count) = struct.unpack_from(">HB", self._data.data, offset + 2)
+        self._ac_table = int(self._data[offset + 6]) & 15
         if length != 6 + 2 * count:
             raise self._corrupt("its header is damaged")
-        first, last, bits = struct.unpack_from(">BBB", self._data.data, at + 5 + 2 * count)
+        first, last, bits = struct.unpack_from(">BBB", self._data.data, offset + 5 + 2 * count)
         done = _ALL_COEFFICIENTS
         if self._frame_code in _PROGRESSIVE:
             done = 0 if bits & 15 else (_ALL_COEFFICIENTS >> (63 - last % 64)) & (_ALL_COEFFICIENTS << first % 64)
-        for index in range(at + 5, at + 5 + 2 * count, 2):
+        for index in range(offset + 5, offset + 5 + 2 * count, 2):
             component = int(self._data[index])
             self._incomplete[component] = self._incomplete.get(component, 0) & ~done
 
-    def _finished(self, at: int, scans: int, first_scan: int, restarts: slice) -> ImageFile:
+    def _finished(self, offset: int, scans: int, first_scan: int, restarts: slice) -> ImageFile:
         if self._size is None or not scans:
             raise self._corrupt("it has no image")
         if any(self._incomplete.values()):
@@ -176,8 +176,8 @@ class _MarkerParser:
         if scans == 1:
             self._check_restarts(height, width, self._code[restarts] & 7)
             if self._frame_code in _SEQUENTIAL:
-                self._check_zeros(first_scan, at)
-        data = self._data[: at + 2]
+                self._check_zeros(first_scan, offset)
+        data = self._data[: offset + 2]
         content = data[first_scan:]  # without metadata, which may contain the time
         return ImageFile("jpeg", width, height, 8, len(self._sampling), content, data)
 
@@ -195,13 +195,13 @@ class _MarkerParser:
         if found.size != expected or (found != np.arange(expected) % 8).any():
             raise self._corrupt(f"it has {found.size} of {expected} restart markers, or in wrong order")
 
-    def _tables(self, at: int, end: int) -> None:
+    def _tables(self, offset: int, end: int) -> None:
         """Record the symbol whose code is zero bits in each Huffman table of AC coefficients."""
-        while at + 17 < end:
-            name, counts = int(self._data[at]), int(self._data[at + 1 : at + 17].sum())
+        while offset + 17 < end:
+            name, counts = int(self._data[offset]), int(self._data[offset + 1 : offset + 17].sum())
             if name >> 4:
-                self._first_symbols[name & 15] = int(self._data[at + 17])
-            at += 17 + counts
+                self._first_symbols[name & 15] = int(self._data[offset + 17])
+            offset += 17 + counts
 
     def _check_zeros(self, begin: int, end: int) -> None:
         """Refuse a gap of zeros, as of lost packets, which may decode to the right number of blocks.

@@ -43,7 +43,7 @@ _PROBATION_NS = 30_000 * _MS
 _STEADY_NS, _MAX_STEADY_NS = 1_000 * _MS, 32_000 * _MS
 
 _STRIDE = 8  # of the pixels that are compared
-_ALONE = {Stream.RGB: Mode.RGB_ONLY, Stream.IR: Mode.IR_ONLY}
+_SINGLE_MODES = {Stream.RGB: Mode.RGB_ONLY, Stream.IR: Mode.IR_ONLY}
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class ModeChange:
 class _Camera:
     """State of one camera."""
 
-    heard_ns: int
+    last_frame_ns: int
     alive: bool = True
     streak: int = 0
     frozen: bool = False
@@ -72,7 +72,7 @@ class _Camera:
     back_ns: int | None = None
     relapses: int = 0
 
-    def lose(self, now_ns: int) -> None:
+    def mark_silent(self, now_ns: int) -> None:
         """Mark the camera as silent; if it was back only for a short time, it must be steady for longer next time."""
         is_relapse = self.back_ns is not None and now_ns - self.back_ns < _PROBATION_NS
         self.relapses = self.relapses + 1 if is_relapse else 0
@@ -116,8 +116,8 @@ class ModeMachine:
             self._restart(now_ns)
         camera = self._cameras[Stream(stream)]
         first = not camera.seen
-        camera.gap_ns = now_ns - camera.heard_ns
-        camera.heard_ns, camera.seen, camera.frozen, camera.refused_ns = now_ns, True, frozen, None
+        camera.gap_ns = now_ns - camera.last_frame_ns
+        camera.last_frame_ns, camera.seen, camera.frozen, camera.refused_ns = now_ns, True, frozen, None
         if frozen:
             camera.alive, camera.streak = False, 0
         else:
@@ -129,15 +129,15 @@ class ModeMachine:
                 camera.alive, camera.back_ns = True, None if first else now_ns
         return self._decide()
 
-    def refused(self, stream: Stream | str, now_ns: int, why: str) -> ModeChange | None:
+    def refused(self, stream: Stream | str, now_ns: int, reason: str) -> ModeChange | None:
         """Record a frame received at `now_ns` that cannot be used.
 
-        Such a frame does not keep its camera alive, but the reason for a mode names the refusal, `why`, instead of
+        Such a frame does not keep its camera alive, but the reason for a mode names the refusal, `reason`, instead of
         silence. Returns the change of the mode that follows from the time, if any.
         """
         self._advance(now_ns)
         camera = self._cameras[Stream(stream)]
-        camera.refused_ns, camera.refusal = now_ns, why
+        camera.refused_ns, camera.refusal = now_ns, reason
         return self._decide()
 
     def update(self, now_ns: int) -> ModeChange | None:
@@ -148,7 +148,7 @@ class ModeMachine:
     @property
     def due_ns(self) -> int | None:
         """Next time at which `update` changes the mode without a frame; None: never."""
-        due = [camera.heard_ns + self.stale_ns + 1 for camera in self._cameras.values() if camera.alive]
+        due = [camera.last_frame_ns + self.stale_ns + 1 for camera in self._cameras.values() if camera.alive]
         return min(due) if due else None
 
     def is_alive(self, stream: Stream | str) -> bool:
@@ -157,46 +157,46 @@ class ModeMachine:
 
     def _restart(self, now_ns: int) -> None:
         self._now_ns = now_ns
-        self._cameras = {stream: _Camera(heard_ns=now_ns) for stream in Stream}
+        self._cameras = {stream: _Camera(last_frame_ns=now_ns) for stream in Stream}
 
     def _advance(self, now_ns: int) -> None:
         if now_ns < self._now_ns:  # simulated time restarted
             self._restart(now_ns)
         self._now_ns = now_ns
         for camera in self._cameras.values():
-            if camera.alive and now_ns - camera.heard_ns > self.stale_ns:
-                camera.lose(now_ns)
+            if camera.alive and now_ns - camera.last_frame_ns > self.stale_ns:
+                camera.mark_silent(now_ns)
 
     def _decide(self) -> ModeChange | None:
-        alive = [stream for stream, camera in self._cameras.items() if camera.alive]
-        mode = Mode.FUSED if len(alive) == 2 else Mode.STALE
-        if len(alive) == 1 and self._is_allowed(alive[0]):
-            mode = _ALONE[alive[0]]
+        alive_streams = [stream for stream, camera in self._cameras.items() if camera.alive]
+        mode = Mode.FUSED if len(alive_streams) == 2 else Mode.STALE
+        if len(alive_streams) == 1 and self._is_allowed(alive_streams[0]):
+            mode = _SINGLE_MODES[alive_streams[0]]
         if mode is self.mode:
             return None
         before, self.mode = self.mode, mode
-        return ModeChange(mode, before, self._reason(mode, alive), self._now_ns)
+        return ModeChange(mode, before, self._reason(mode, alive_streams), self._now_ns)
 
     def _is_allowed(self, stream: Stream) -> bool:
         if self.fallback == "rgb_grid" and stream is Stream.IR and not self.rgb_grid:
             return False
-        return _ALONE[stream] in FALLBACKS[self.fallback]
+        return _SINGLE_MODES[stream] in FALLBACKS[self.fallback]
 
-    def _reason(self, mode: Mode, alive: list[Stream]) -> str:
+    def _reason(self, mode: Mode, alive_streams: list[Stream]) -> str:
         if mode is Mode.FUSED:
-            awaited = [stream.value for stream, camera in self._cameras.items() if not camera.seen]
-            if len(awaited) == 2:
+            unseen = [stream.value for stream, camera in self._cameras.items() if not camera.seen]
+            if len(unseen) == 2:
                 return "started: waiting for both cameras"
-            return f"waiting for the first {awaited[0]} frame" if awaited else "both cameras are alive"
-        silent = "; ".join(self._silence(s) for s in Stream if s not in alive)
-        if mode is Mode.STALE and alive:
-            why = ", as no registration to the RGB image is known" if self.fallback == "rgb_grid" else ""
-            return f"{silent}; fallback_mode {self.fallback} does not allow {alive[0].value} alone{why}"
+            return f"waiting for the first {unseen[0]} frame" if unseen else "both cameras are alive"
+        silent = "; ".join(self._describe_silence(s) for s in Stream if s not in alive_streams)
+        if mode is Mode.STALE and alive_streams:
+            reason = ", as no registration to the RGB image is known" if self.fallback == "rgb_grid" else ""
+            return f"{silent}; fallback_mode {self.fallback} does not allow {alive_streams[0].value} alone{reason}"
         return silent
 
-    def _silence(self, stream: Stream) -> str:
+    def _describe_silence(self, stream: Stream) -> str:
         camera = self._cameras[stream]
-        age_ms, stale_ms = (self._now_ns - camera.heard_ns) / _MS, self.stale_ns / _MS
+        age_ms, stale_ms = (self._now_ns - camera.last_frame_ns) / _MS, self.stale_ns / _MS
         if camera.refused_ns is not None and self._now_ns - camera.refused_ns <= self.stale_ns:
             return f"{stream.value} sends frames that are refused ({camera.refusal})"
         if camera.streak and age_ms <= stale_ms:

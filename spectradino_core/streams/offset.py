@@ -34,7 +34,7 @@ from dataclasses import dataclass
 
 from spectradino_core.calibration.registration import Registration
 from spectradino_core.streams.clocks import APART_NS
-from spectradino_core.streams.image_offset import ImageOffset, ImageOffsetWatch, Look
+from spectradino_core.streams.image_offset import ImageOffset, ImageOffsetWatch, PixelSource
 from spectradino_core.streams.queues import Stream
 
 _MS = 1_000_000
@@ -163,8 +163,8 @@ class OffsetLearner:
         """Return (IR phase, RGB period, concentration of the phase), None if it is not stable."""
         stamps = [stamp for stamp, _ in self._rgb]
         steps = [b - a for a, b in zip(stamps, stamps[1:])]
-        usual = sorted(steps)[len(steps) // 2]
-        origin, period = _fit_period(stamps, usual)
+        median_step = sorted(steps)[len(steps) // 2]
+        origin, period = _fit_period(stamps, median_step)
         first = stamps[0] + self._base_ns
         turns = [cmath.exp(2j * math.pi * (stamp - first - origin) / period) for stamp, _ in self._ir]
         mean = sum(turns) / len(turns)
@@ -179,7 +179,7 @@ class OffsetLearner:
         return round(phase), round(period), abs(mean)
 
 
-def _fit_period(stamps: list[int], usual: int) -> tuple[float, float]:
+def _fit_period(stamps: list[int], median_step: int) -> tuple[float, float]:
     """Fit (origin, period) of evenly spaced stamps by least squares, with gaps of lost frames.
 
     The origin is relative to the first stamp. A fit is needed because the jitter of single stamps, or of the first and
@@ -187,7 +187,7 @@ def _fit_period(stamps: list[int], usual: int) -> tuple[float, float]:
     """
     indices, index = [0], 0
     for before, after in zip(stamps, stamps[1:]):
-        index += max(1, round((after - before) / usual))
+        index += max(1, round((after - before) / median_step))
         indices.append(index)
     middle = sum(indices) / len(indices)
     mean = sum(s - stamps[0] for s in stamps) / len(stamps)
@@ -204,7 +204,7 @@ def _lag(frames: deque[tuple[int, int]] | list[tuple[int, int]]) -> int:
 
 
 @dataclass(frozen=True)
-class OffsetNews:
+class OffsetEvent:
     """A log line, with the offset if it was estimated from stamps."""
 
     text: str
@@ -216,13 +216,13 @@ class OffsetControl:
     """Choice of the applied offset, see the module docstring; not thread-safe.
 
     Attributes:
-        in_force_ns: applied delay of the IR times, which pairing subtracts; the user's unless another may be learnt.
-        shown: last estimate from images, as total offset.
+        applied_ns: applied delay of the IR times, which pairing subtracts; the user's unless another may be learnt.
+        image_offset: last estimate from images, as total offset.
     """
 
     def __init__(self, given_ns: int, learn: bool) -> None:
-        self.in_force_ns = self._given_ns = given_ns
-        self.shown: ImageOffset | None = None
+        self.applied_ns = self._given_ns = given_ns
+        self.image_offset: ImageOffset | None = None
         self._learn = learn
         self._learner = OffsetLearner()
         self._watch = ImageOffsetWatch()
@@ -236,33 +236,33 @@ class OffsetControl:
 
     def restart(self, given_ns: int, learn: bool) -> None:
         """Discard all estimates, for example when the user gives another offset."""
-        self.in_force_ns = self._given_ns = given_ns
+        self.applied_ns = self._given_ns = given_ns
         self._learn = learn
-        self.shown = None
+        self.image_offset = None
         self._learner = OffsetLearner()
         self._restart_images(given_ns)
 
     def rebase(self, by_arrival: bool) -> None:
         """Switch between times of arrival and stamps; the estimate from images starts again."""
-        self.shown = None
+        self.image_offset = None
         self._base_ns = self.pairing_ns(by_arrival)
         self._watch.restart()
 
     def pairing_ns(self, by_arrival: bool) -> int:
         """Return the offset to subtract from pairing times; a clock offset does not apply to arrivals."""
-        if not by_arrival or abs(self.in_force_ns) <= APART_NS:
-            return self.in_force_ns
+        if not by_arrival or abs(self.applied_ns) <= APART_NS:
+            return self.applied_ns
         return self._given_ns if abs(self._given_ns) <= APART_NS else 0
 
-    def stamps(self, stream: Stream, stamp_ns: int, arrival_ns: int) -> list[OffsetNews]:
+    def stamps(self, stream: Stream, stamp_ns: int, arrival_ns: int) -> list[OffsetEvent]:
         """Add a frame's stamp and time of arrival; returns lines to log."""
         learnt = self._learner.push(stream, stamp_ns, arrival_ns) if self._learn else None
         if learnt is None:
             return []
-        before_ns, in_force_ns = self.in_force_ns, self._choose()
+        before_ns, applied_ns = self.applied_ns, self._choose()
         reason = ""
-        if learnt.confidence and abs(learnt.offset_ns - in_force_ns) > max(_NEAR_NS, learnt.period_ns // 2):
-            if self.shown is None:
+        if learnt.confidence and abs(learnt.offset_ns - applied_ns) > max(_NEAR_NS, learnt.period_ns // 2):
+            if self.image_offset is None:
                 self._restart_images(learnt.offset_ns)
                 self._is_unconfirmed = True
                 reason = (
@@ -270,56 +270,58 @@ class OffsetControl:
                     "frames looks the same; "
                 )
             else:
-                reason = f"the images contradict it ({self.shown.offset_ns / _MS:+.0f} ms); "
-        if in_force_ns != before_ns:
-            self._apply(in_force_ns)
-        text = f"infrared time offset learnt: {learnt}; {reason}applied: {in_force_ns / _MS:+.1f} ms"
-        return [OffsetNews(text, bool(reason), learnt)]
+                reason = f"the images contradict it ({self.image_offset.offset_ns / _MS:+.0f} ms); "
+        if applied_ns != before_ns:
+            self._apply(applied_ns)
+        text = f"infrared time offset learnt: {learnt}; {reason}applied: {applied_ns / _MS:+.1f} ms"
+        return [OffsetEvent(text, bool(reason), learnt)]
 
-    def images(self, stream: Stream, time_ns: int, look: Look, registration: Registration | None) -> list[OffsetNews]:
+    def images(
+        self, stream: Stream, time_ns: int, pixels: PixelSource, registration: Registration | None
+    ) -> list[OffsetEvent]:
         """Add a frame's pixels, see `ImageOffsetWatch.push`; returns lines to log.
 
         `time_ns` is the time by which the frame is paired, before subtracting the offset.
         """
         self._watch.registration = registration
-        found = self._watch.push(stream, time_ns - self._base_ns if stream is Stream.IR else time_ns, look)
+        found = self._watch.push(stream, time_ns - self._base_ns if stream is Stream.IR else time_ns, pixels)
         if found is None:
             return []
         offset_ns, spread_ns = self._base_ns + found.offset_ns, found.spread_ns
-        self.shown = ImageOffset(offset_ns, spread_ns, found.agreement)
-        error_ns = offset_ns - self.in_force_ns
+        self.image_offset = ImageOffset(offset_ns, spread_ns, found.agreement)
+        error_ns = offset_ns - self.applied_ns
         was_unconfirmed, self._is_unconfirmed = self._is_unconfirmed, False
         if abs(error_ns) <= max(_TOLERATED_NS, 3 * spread_ns):
             if not was_unconfirmed:
                 return []
-            text = f"the images confirm the applied infrared time offset ({self.in_force_ns / _MS:+.1f} ms)"
-            return [OffsetNews(f"{text}: the rest of the difference of arrival is transport delay", False)]
+            text = f"the images confirm the applied infrared time offset ({self.applied_ns / _MS:+.1f} ms)"
+            return [OffsetEvent(f"{text}: the rest of the difference of arrival is transport delay", False)]
         by = f"about {abs(offset_ns) / _MS:.0f} ms {'late' if offset_ns > 0 else 'early'}"
         evidence = f"by motion in both images (within {2 * spread_ns / _MS:.0f} ms)"
         if not self._learn:
-            rest = f", of which ir_time_offset_ms corrects {self.in_force_ns / _MS:g}" if self.in_force_ns else ""
+            rest = f", of which ir_time_offset_ms corrects {self.applied_ns / _MS:g}" if self.applied_ns else ""
             text = f"ir frames look {by}{rest}, {evidence}"
             return [
-                OffsetNews(f"{text}: set ir_time_offset_ms to {offset_ns / _MS:.0f}, or learn_ir_time_offset", True)
+                OffsetEvent(f"{text}: set ir_time_offset_ms to {offset_ns / _MS:.0f}, or learn_ir_time_offset", True)
             ]
         self._apply(self._choose())
         text = f"infrared time offset learnt from the images: ir frames look {by}, {evidence}"
-        return [OffsetNews(f"{text}; applied: {self.in_force_ns / _MS:+.1f} ms", False)]
+        return [OffsetEvent(f"{text}; applied: {self.applied_ns / _MS:+.1f} ms", False)]
 
     def _apply(self, offset_ns: int) -> None:
-        self.in_force_ns = offset_ns
+        self.applied_ns = offset_ns
         self._restart_images(offset_ns)
 
     def _choose(self) -> int:
-        learnt, shown = self._learner.learnt, self.shown
-        if shown is not None:
-            if abs(shown.offset_ns - self.in_force_ns) <= max(_TOLERATED_NS, 3 * shown.spread_ns):
-                near_ns = self.in_force_ns  # confirmed
+        learnt, image_offset = self._learner.learnt, self.image_offset
+        if image_offset is not None:
+            if abs(image_offset.offset_ns - self.applied_ns) <= max(_TOLERATED_NS, 3 * image_offset.spread_ns):
+                near_ns = self.applied_ns  # confirmed
             else:
-                near_ns = shown.offset_ns
+                near_ns = image_offset.offset_ns
             if learnt is not None and learnt.triggered:
                 phased_ns = learnt.near(near_ns)
-                if abs(phased_ns - shown.offset_ns) <= _NEAR_NS + 2 * shown.spread_ns:
+                if abs(phased_ns - image_offset.offset_ns) <= _NEAR_NS + 2 * image_offset.spread_ns:
                     return phased_ns
             return near_ns
         if learnt is None or learnt.confidence == 0.0:

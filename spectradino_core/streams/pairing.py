@@ -96,7 +96,7 @@ class Pairer(Generic[Payload]):
         self._offsets: deque[int] = deque(maxlen=_OFFSETS)
         self._events: deque[str] = deque(maxlen=64)
         self._reported: set[str] = set()
-        self._in_use = -1  # arrival number of the infrared frame of the last pair
+        self._last_paired = -1  # arrival number of the infrared frame of the last pair
         self._lateness: deque[int] = deque(maxlen=_LATENESSES)
         self._rgb_per_ir: deque[int] = deque(maxlen=_LATENESSES)
         self._rgb_since_ir = 0
@@ -120,7 +120,7 @@ class Pairer(Generic[Payload]):
             frame = Frame(stamp_ns, payload, self._time(stream, raw_ns), self._arrivals)
             self._arrivals += 1
             self._queues[stream].accept(frame)
-            self._note_rhythm(stream, frame)
+            self._update_rates(stream, frame)
             self._end_past_loop(stream.other, frame.time_ns)
             self._settle(pairs, final=False)
             self._bound(stream, pairs)
@@ -137,7 +137,7 @@ class Pairer(Generic[Payload]):
         """Remove and return the frames of one stream that wait for a partner, oldest first, to use a camera alone."""
         stream = Stream(stream)
         queue = self._queues[stream]
-        frames = [frame for frame in queue.frames if frame.arrival != self._in_use]
+        frames = [frame for frame in queue.frames if frame.arrival != self._last_paired]
         queue.frames.clear()
         if frames:
             self.drops[f"released_{stream.value}"] += len(frames)
@@ -188,12 +188,12 @@ class Pairer(Generic[Payload]):
         """Change the policy, one of `PAIRING`, also while frames wait."""
         self.policy = policy
         if policy == "one_to_one":
-            self.forget_in_use()
+            self.forget_last_pair()
 
-    def forget_in_use(self) -> None:
+    def forget_last_pair(self) -> None:
         """Stop reusing the infrared frame of the last pair, for example because its camera counts as silent."""
         frames = self._queues[Stream.IR].frames
-        if frames and frames[0].arrival == self._in_use:
+        if frames and frames[0].arrival == self._last_paired:
             frames.popleft()
 
     def take_events(self) -> list[str]:
@@ -204,7 +204,7 @@ class Pairer(Generic[Payload]):
 
     def waiting(self, stream: Stream | str) -> int:
         """Number of frames of a stream without a partner so far: at most `depth`."""
-        return sum(frame.arrival != self._in_use for frame in self._queues[Stream(stream)].frames)
+        return sum(frame.arrival != self._last_paired for frame in self._queues[Stream(stream)].frames)
 
     @property
     def could_pair(self) -> bool:
@@ -238,11 +238,11 @@ class Pairer(Generic[Payload]):
                 self._restart(stream, time_ns, -step, pairs)
         return not (queue.in_past_loop and self._is_straggler(stream, time_ns))
 
-    def _refuse(self, cause: str, stream: Stream, why: str) -> bool:
+    def _refuse(self, cause: str, stream: Stream, reason: str) -> bool:
         self.drops[cause] += 1
-        if why and (key := f"{cause} {stream.value}") not in self._reported:
+        if reason and (key := f"{cause} {stream.value}") not in self._reported:
             self._reported.add(key)
-            self._events.append(f"{stream.value} frame dropped ({cause}): {why}. Reported once, counted always")
+            self._events.append(f"{stream.value} frame dropped ({cause}): {reason}. Reported once, counted always")
         return False
 
     @staticmethod
@@ -266,8 +266,8 @@ class Pairer(Generic[Payload]):
             self._settle(pairs, final=True)
             self.restarts += 1
             self._missed_gain_ns = 0
-            why = f"{back_ns / 1e9:.1f} s on {stream.value} (a bag restarted, or a clock was set)"
-            self._events.append(f"{JUMP_EVENT} {why}: pairing restarted")
+            reason = f"{back_ns / 1e9:.1f} s on {stream.value} (a bag restarted, or a clock was set)"
+            self._events.append(f"{JUMP_EVENT} {reason}: pairing restarted")
         self._drop_all(stream)
         queue.restart()
         while other.frames and self._is_ahead(other.frames[-1].time_ns, time_ns):
@@ -312,12 +312,12 @@ class Pairer(Generic[Payload]):
                 self._drop_oldest(early)
                 continue
             gain, known = self._gain_of_waiting(early, distance)
-            pays = gain > 0 and self._pays(early, gain)
-            if pays and known:
+            is_worth_dropping = gain > 0 and self._is_worth_dropping(early, gain)
+            if is_worth_dropping and known:
                 self._missed_gain_ns = 0
                 self._drop_oldest(early)
                 continue
-            if pays and not final:
+            if is_worth_dropping and not final:
                 return
             self._missed_gain_ns = max(0, self._missed_gain_ns + gain) if self._is_equal_rate() else 0
             queues[Stream.RGB].frames.popleft()
@@ -337,15 +337,15 @@ class Pairer(Generic[Payload]):
             return -distance, False
         return distance - abs(queue.frames[0].time_ns + period - late_ns), False
 
-    def _pays(self, early: Stream, gain: int) -> bool:
+    def _is_worth_dropping(self, early: Stream, gain: int) -> bool:
         """Return whether a gain in nanoseconds justifies dropping the early stream's first frame."""
-        mine, others = self._queues[early].period_ns, self._queues[early.other].period_ns
-        if mine is None or others is None or self._is_equal_rate():
-            period = mine if mine is not None else others
+        period_early, period_late = self._queues[early].period_ns, self._queues[early.other].period_ns
+        if period_early is None or period_late is None or self._is_equal_rate():
+            period = period_early if period_early is not None else period_late
             return period is None or gain > period // 2 or self._missed_gain_ns + gain > 2 * period
-        if mine < others:
+        if period_early < period_late:
             return True  # the faster camera's frames are surplus
-        return gain > mine // 2  # the slower camera's are not, unless its frame would be far off
+        return gain > period_early // 2  # the slower camera's are not, unless its frame would be far off
 
     def _is_equal_rate(self) -> bool:
         rgb, ir = self._queues[Stream.RGB].period_ns, self._queues[Stream.IR].period_ns
@@ -382,7 +382,7 @@ class Pairer(Generic[Payload]):
         ahead = period // 2 if self.policy == "nearest" else min(rgb_period, period) // 2
         expected_ns = newest_ns + (rgb_ns + ahead - newest_ns) // period * period
         patience = min(rgb_period, period // 2)
-        if (newest.arrival == self._in_use or distance > rgb_period // 2) and self._has_own_partners():
+        if (newest.arrival == self._last_paired or distance > rgb_period // 2) and self._has_own_partners():
             # Each RGB frame has a partner of its own, also with irregular triggers and where messages overtake others.
             expected_ns, patience = rgb_ns, min(2 * rgb_period, round(_MAX_AGE_MS * _MS))
         if abs(expected_ns - rgb_ns) >= distance:
@@ -395,7 +395,7 @@ class Pairer(Generic[Payload]):
         counts = self._rgb_per_ir
         return sum(min(count, _MAX_COUNT) for count in counts) <= _SIMILAR_RATES * len(counts)
 
-    def _note_rhythm(self, stream: Stream, frame: Frame[Payload]) -> None:
+    def _update_rates(self, stream: Stream, frame: Frame[Payload]) -> None:
         """Count RGB frames between infrared frames, and how far RGB is ahead, by its times, when one arrives."""
         rgb_ns = self._queues[Stream.RGB].last_ns
         if stream is Stream.RGB:
@@ -416,8 +416,8 @@ class Pairer(Generic[Payload]):
         if self.policy == "one_to_one" or abs(error_ns) <= (self._queues[Stream.RGB].period_ns or 0) // 2:
             self._offsets.append(error_ns + self._offset_ns)
         self.pairs += 1
-        self.reused += ir.arrival == self._in_use
-        self._in_use = ir.arrival
+        self.reused += ir.arrival == self._last_paired
+        self._last_paired = ir.arrival
         return Pair(rgb.payload, ir.payload, rgb.stamp_ns, ir.stamp_ns, error_ns, rgb.time_ns)
 
     # ---- frames without a partner ---- ---------------------------------------------------------------------------
@@ -428,12 +428,12 @@ class Pairer(Generic[Payload]):
         if len(queue.frames) > self.depth:
             self._settle(pairs, final=True)
         while len(queue.frames) > self.depth:
-            if other.last_arrival > queue.frames[0].arrival != self._in_use:
+            if other.last_arrival > queue.frames[0].arrival != self._last_paired:
                 first = queue.frames.popleft()
                 # If the clocks are apart, nothing is known about which frames arrive late.
-                why = f"{self.depth} of them wait while {stream.other.value} frames arrive much later"
+                reason = f"{self.depth} of them wait while {stream.other.value} frames arrive much later"
                 apart = other.last_ns is None or abs(first.time_ns - other.last_ns) > APART_NS
-                self._refuse("overflow", stream, "" if apart else why)
+                self._refuse("overflow", stream, "" if apart else reason)
             else:
                 self._drop_oldest(stream)
 
@@ -441,7 +441,7 @@ class Pairer(Generic[Payload]):
         self._drop(stream, self._queues[stream].frames.popleft())
 
     def _drop(self, stream: Stream, frame: Frame[Payload]) -> None:
-        if frame.arrival != self._in_use:
+        if frame.arrival != self._last_paired:
             self.drops[f"unpaired_{stream.value}"] += 1
 
     def _drop_all(self, stream: Stream) -> None:

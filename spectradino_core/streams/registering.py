@@ -200,8 +200,8 @@ class Registering:
         """Describe source, sizes and residual, for logs and diagnostics."""
         if self.pending:
             waits_for = " and ".join(CAMERA_INFO[key] for key in self.missing)
-            why = f"the extrinsics: {self._no_extrinsics}" if self._no_extrinsics else "good camera_info"
-            return f"waits for {waits_for or why}"
+            reason = f"the extrinsics: {self._no_extrinsics}" if self._no_extrinsics else "good camera_info"
+            return f"waits for {waits_for or reason}"
         if self.current is None:
             return "none: the infrared image is stretched over the whole RGB image"
         text = self.current.source

@@ -42,10 +42,12 @@ class DetectionFields:
     track_id: str = ""
 
 
-def detection_fields(percepts: PerceptionResult, class_ids: Sequence[str] = ()) -> Iterator[DetectionFields]:
+def detection_fields(perception: PerceptionResult, class_ids: Sequence[str] = ()) -> Iterator[DetectionFields]:
     """Yield the detections, highest score first; without `class_ids` by label the id is the index in LabelInfo."""
-    track_ids = percepts.track_ids or ("",) * len(percepts)
-    for box, score, label, track_id in zip(percepts.boxes, percepts.scores, percepts.labels, track_ids, strict=True):
+    track_ids = perception.track_ids or ("",) * len(perception)
+    for box, score, label, track_id in zip(
+        perception.boxes, perception.scores, perception.labels, track_ids, strict=True
+    ):
         x1, y1, x2, y2 = (float(v) for v in box)
         class_id = class_ids[int(label)] if class_ids else str(int(label))
         yield DetectionFields(class_id, float(score), (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, track_id)
@@ -103,17 +105,17 @@ def vision_info_message(make: Make, info: ModelInfo, header: Any, label_topic: s
 
 
 def temperatures_message(
-    make: Make, percepts: PerceptionResult, header: Any, ir_stamp: Any, class_ids: Sequence[str] = ()
+    make: Make, perception: PerceptionResult, header: Any, ir_stamp: Any, class_ids: Sequence[str] = ()
 ) -> Any:
     """Create a spectradino_msgs/DetectionTemperatures of a result with temperatures; class ids: `detection_fields`."""
-    assert percepts.temperatures is not None
-    found = zip(detection_fields(percepts, class_ids), percepts.temperatures.tolist(), strict=True)
+    assert perception.temperatures is not None
+    found = zip(detection_fields(perception, class_ids), perception.temperatures.tolist(), strict=True)
     one = "spectradino_msgs/msg/DetectionTemperature"
     detections = [make(one, class_id=d.class_id, minimum=t[0], mean=t[1], maximum=t[2]) for d, t in found]
     return make("spectradino_msgs/msg/DetectionTemperatures", header=header, ir_stamp=ir_stamp, detections=detections)
 
 
-def annotations_message(make: Make, percepts: PerceptionResult, info: ModelInfo, stamp: Any) -> Any:
+def annotations_message(make: Make, perception: PerceptionResult, info: ModelInfo, stamp: Any) -> Any:
     """Create a foxglove_msgs/ImageAnnotations of a result: an outline and a caption per detection.
 
     `stamp` (builtin_interfaces/Time) is that of the image that they are drawn on, by which Foxglove finds it.
@@ -126,9 +128,9 @@ def annotations_message(make: Make, percepts: PerceptionResult, info: ModelInfo,
     def point(x: float, y: float) -> Any:
         return make("foxglove_msgs/msg/Point2", x=x, y=y)
 
-    font_size = max(12.0, min(percepts.size) / 40)
+    font_size = max(12.0, min(perception.size) / 40)
     points, texts = [], []
-    for number, (box, label) in enumerate(zip(percepts.boxes, percepts.labels, strict=True)):
+    for number, (box, label) in enumerate(zip(perception.boxes, perception.labels, strict=True)):
         x1, y1, x2, y2 = (float(v) for v in box)
         rgb = box_colour(label)
         points.append(
@@ -148,7 +150,7 @@ def annotations_message(make: Make, percepts: PerceptionResult, info: ModelInfo,
                 "foxglove_msgs/msg/TextAnnotation",
                 timestamp=stamp,
                 position=point(x1, max(y1, font_size)),
-                text=caption(percepts, number, info),
+                text=caption(perception, number, info),
                 font_size=font_size,
                 text_color=colour((0, 0, 0)),
                 background_color=colour(rgb),
@@ -157,7 +159,7 @@ def annotations_message(make: Make, percepts: PerceptionResult, info: ModelInfo,
     return make("foxglove_msgs/msg/ImageAnnotations", circles=[], points=points, texts=texts)
 
 
-def report_message(make: Make, percepts: PerceptionResult, facts: Facts, info: ModelInfo, header: Any) -> Any:
+def report_message(make: Make, perception: PerceptionResult, facts: Facts, info: ModelInfo, header: Any) -> Any:
     """Create a spectradino_msgs/FrameReport: how one result was made."""
     step, drop = "spectradino_msgs/msg/StepTime", "spectradino_msgs/msg/DropCount"
     unset = make("builtin_interfaces/msg/Time", sec=0, nanosec=0)
@@ -168,8 +170,8 @@ def report_message(make: Make, percepts: PerceptionResult, facts: Facts, info: M
         ir_stamp=facts.ir_stamp or unset,
         ir_offset_ms=float(facts.ir_offset_ms),
         ir_reused=facts.ir_reused,
-        mode=MODE_CODES[percepts.mode],
-        detections=len(percepts),
+        mode=MODE_CODES[perception.mode],
+        detections=len(perception),
         latency_ms=float(facts.latency_ms),
         steps=[make(step, name=name, milliseconds=float(ms)) for name, ms in facts.steps_ms.items()],
         drops=[make(drop, cause=cause, count=int(count)) for cause, count in sorted(facts.drops.items())],

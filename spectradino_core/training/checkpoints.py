@@ -64,14 +64,14 @@ class Checkpoints:
         model: nn.Module,
         average: nn.Module | None,
         optimiser: torch.optim.Optimizer,
-        others: Mapping[str, Stateful],
+        stateful: Mapping[str, Stateful],
         weights: dict[str, Tensor] | None = None,
     ) -> None:
         """Write a checkpoint after `step` steps and remove old ones; all processes of a run must call it.
 
         Args:
             average: moving average of the model's weights, if any.
-            others: further objects with a state, by name.
+            stateful: further objects with a state, by name.
             weights: `full_state` of the model, if the caller has it; None: it is gathered here.
 
         Raises:
@@ -96,7 +96,7 @@ class Checkpoints:
                     "step": step,
                     "world": env.world if sharded else None,
                     "optimiser": optimiser.state_dict(),
-                    "others": {name: other.state_dict() for name, other in others.items()},
+                    "others": {name: other.state_dict() for name, other in stateful.items()},
                     "random": _random_state(),
                 }
                 _save_state(scratch / _state_name(env, sharded), state)
@@ -123,7 +123,7 @@ class Checkpoints:
         model: nn.Module,
         average: nn.Module | None,
         optimiser: torch.optim.Optimizer,
-        others: Mapping[str, Stateful],
+        stateful: Mapping[str, Stateful],
     ) -> int:
         """Load the newest checkpoint and return its step, 0 if there is none; ResumeError: damaged, of another run."""
         path = self.newest()
@@ -153,7 +153,7 @@ class Checkpoints:
             if average is not None and averaged is not None:
                 load_full_state(average, averaged)
             optimiser.load_state_dict(state["optimiser"])
-            for name, other in others.items():
+            for name, other in stateful.items():
                 other.load_state_dict(state["others"][name])
         except (KeyError, RuntimeError, ValueError) as error:
             raise ResumeError(

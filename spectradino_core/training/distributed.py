@@ -185,18 +185,18 @@ class FullState:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._kept: tuple[int, dict[str, Tensor]] | None = None
+        self._cached: tuple[int, dict[str, Tensor]] | None = None
 
     def at(self, step: int) -> dict[str, Tensor]:
         """Return `full_state`, gathered again only if `step` changed."""
         if not is_sharded(self._model):
             return full_state(self._model)
-        if self._kept is None or self._kept[0] != step:
-            self._kept = step, full_state(self._model)
-        return self._kept[1]
+        if self._cached is None or self._cached[0] != step:
+            self._cached = step, full_state(self._model)
+        return self._cached[1]
 
     def forget(self) -> None:
-        self._kept = None
+        self._cached = None
 
 
 def load_full_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:

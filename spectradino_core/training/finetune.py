@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from spectradino_core.data.loading import Loader
-from spectradino_core.data.mixture import Epochs, IndexedPairs, KeptPairs
+from spectradino_core.data.mixture import CachedPairs, Epochs, IndexedPairs
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scene_sets import ScenePairs
 from spectradino_core.datasets.benchmark import Benchmark
@@ -142,12 +142,12 @@ def finetune(
             }
             write_record(folder, record)
 
-        def score(step: int, kept: Perception) -> dict[str, float]:
+        def score(step: int, model: Perception) -> dict[str, float]:
             """Score the held-out pairs with the serving pipeline, in the first process only."""
             if not env.first:
                 return {}
             held_out = (_drop_labels(sample, recipe.architecture) for sample in used.held_out)
-            scores = score_samples(Pipeline(TorchEngine.of(kept, info)), held_out)
+            scores = score_samples(Pipeline(TorchEngine.of(model, info)), held_out)
             logged = {"val_map50": scores["map50"], "val_miou": scores["miou"]}
             return {name: value for name, value in logged.items() if value == value}  # NaN without labels or head
 
@@ -292,7 +292,7 @@ def labelled_training_data(recipe: FinetuneRecipe, benchmark: Benchmark, root: P
     # The largest zoom never needs more pixels.
     largest = recipe.augmentation.zoom[1]
     sides = (round(recipe.input_size[0] * largest), round(recipe.input_size[1] * largest))
-    kept = KeptPairs(pairs, sides, change=partial(_drop_labels, architecture=recipe.architecture))
+    kept = CachedPairs(pairs, sides, transform=partial(_drop_labels, architecture=recipe.architecture))
     samples = Epochs(kept, recipe.augmentation, recipe.seed)
     held_out = benchmark.open(root, "val" if "val" in benchmark.splits else benchmark.report_split)
     return TrainingData(samples, _HeldOutPairs(held_out, recipe.input_size), {pairs.name: 1.0}, epoch=len(pairs))
@@ -347,7 +347,7 @@ class _HeldOutPairs:
     """Up to `_HELD_OUT` pairs, evenly spaced over a data set, scaled down to twice the network's input."""
 
     def __init__(self, pairs: IndexedPairs, size: tuple[int, int]) -> None:
-        self._pairs = KeptPairs(pairs, (2 * size[0], 2 * size[1]), room=1 << 28)
+        self._pairs = CachedPairs(pairs, (2 * size[0], 2 * size[1]), max_bytes=1 << 28)
 
     def __len__(self) -> int:
         return min(len(self._pairs), _HELD_OUT)

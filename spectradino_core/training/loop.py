@@ -95,7 +95,7 @@ def train(
     runner: nn.Module | None = None,
     after_step: Callable[[int, Any, dict[str, Tensor]], None] | None = None,
     stateful: Mapping[str, Stateful] | None = None,
-    whole: FullState | None = None,
+    full_state: FullState | None = None,
 ) -> Model:
     """Train `model` and return its moving average, or the model itself if there is none.
 
@@ -110,7 +110,7 @@ def train(
         runner: the model as this process runs it, passed to `loss_of` (see `distributed.parallelise`); None: `model`.
         after_step: called after each optimiser step with (0-based step, batch, losses).
         stateful: state that the task keeps between steps, by name; saved and restored with the model.
-        whole: full state of the model, for callers that write it too, so that it is gathered once per step.
+        full_state: full state of the model, for callers that write it too, so that it is gathered once per step.
 
     Raises:
         NonFiniteLossError: the loss is NaN or infinite.
@@ -125,10 +125,10 @@ def train(
     average = deepcopy(model).requires_grad_(False) if options.ema else None
     peaks = [group["lr"] for group in optimiser.param_groups]
     scaler = torch.amp.GradScaler(device.type, enabled=options.amp == "fp16")
-    kept_state = {"scaler": scaler, **(stateful or {})}
+    stateful_with_scaler = {"scaler": scaler, **(stateful or {})}
     checkpoints = Checkpoints(folder, options.keep)
-    whole = FullState(model) if whole is None else whole
-    step = checkpoints.load(model, average, optimiser, kept_state)
+    full_state = FullState(model) if full_state is None else full_state
+    step = checkpoints.load(model, average, optimiser, stateful_with_scaler)
     logger = TrainLogger(folder, step, options.tensorboard, silent=not env.first)
     started, first = time.monotonic(), step
     watch = LossWatch(device, step, folder / "checkpoints")
@@ -164,9 +164,9 @@ def train(
                 kept.eval()
                 logger.write({"step": step} | every(step, kept))
                 model.train()
-            checkpoints.save(step, model, average, optimiser, kept_state, whole.at(step))
+            checkpoints.save(step, model, average, optimiser, stateful_with_scaler, full_state.at(step))
             if not last:  # callers often write the final weights once more
-                whole.forget()
+                full_state.forget()
     bar.close()
     logger.close()
     return (model if average is None else average).eval()
@@ -185,13 +185,13 @@ class LossWatch:
     def __init__(self, device: torch.device, step: int = 0, checkpoints: Path | None = None) -> None:
         self._at_once = device.type == "cpu"
         self._step = torch.tensor(step, device=device)
-        self._bad = torch.tensor(self._NEVER, device=device)
+        self._first_bad_step = torch.tensor(self._NEVER, device=device)
         self._checkpoints = checkpoints
 
-    def see(self, total: Tensor) -> None:
+    def record(self, total: Tensor) -> None:
         """Record the loss of the current step or of one of its micro-batches; on a CPU also check it."""
         bad = torch.where(torch.isfinite(total.detach()), self._NEVER, self._step)
-        self._bad = torch.minimum(self._bad, bad)
+        self._first_bad_step = torch.minimum(self._first_bad_step, bad)
         if self._at_once:
             self.check()
 
@@ -200,7 +200,7 @@ class LossWatch:
 
     def check(self) -> None:
         """Raise NonFiniteLossError for the first step whose loss was not finite."""
-        step = int(self._bad)
+        step = int(self._first_bad_step)
         if step < self._NEVER:
             good = f"; {self._checkpoints} holds the last valid state" if self._checkpoints is not None else ""
             raise NonFiniteLossError(f"the loss is not finite at step {step}: lower the learning rate{good}")
@@ -238,7 +238,7 @@ def training_step(
             with torch.autocast(device.type, precision, enabled=precision is not None):
                 part_losses = loss_of(runner, micro_batch)
             if watch is not None:
-                watch.see(part_losses["total"])
+                watch.record(part_losses["total"])
             scaler.scale(part_losses["total"]).backward()
         detached = {name: value.detach() for name, value in part_losses.items()}
         losses = {name: losses[name] + value for name, value in detached.items()} if losses else detached

@@ -35,25 +35,25 @@ class BandedAdamW(torch.optim.Optimizer):
     Args:
         groups: parameter groups as for AdamW, each with "lr" and "weight_decay".
         stacks: parameters whose first dimension is the bands.
-        shown: returns the slots of the stacks that the current gradients are for.
+        active: returns the slots of the stacks that the current gradients are for.
     """
 
     def __init__(
         self,
         groups: Iterable[dict[str, Any]],
         stacks: Iterable[nn.Parameter],
-        shown: Callable[[], Sequence[int]],
+        active: Callable[[], Sequence[int]],
     ) -> None:
         self._stacks = {id(parameter) for parameter in stacks}
-        self._shown = shown
+        self._active = active
         super().__init__(groups, {"lr": 1e-4, "weight_decay": 0.05, "betas": (0.9, 0.999), "eps": 1e-8})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Update the parameters, of stacks only the slices of the bands in the batch."""
-        shown = list(self._shown())
+        active = list(self._active())
         for group in self.param_groups:
-            updates = [one for p in group["params"] if p.grad is not None for one in self._updates(p, shown)]
+            updates = [one for p in group["params"] if p.grad is not None for one in self._updates(p, active)]
             if updates:
                 parameters, gradients, averages, squares, steps = (list(column) for column in zip(*updates))
                 beta1, beta2 = group["betas"]
@@ -62,7 +62,7 @@ class BandedAdamW(torch.optim.Optimizer):
                     beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"], eps=group["eps"], maximize=False,
                 )  # fmt: skip
 
-    def _updates(self, parameter: nn.Parameter, shown: Sequence[int]) -> Iterator[tuple[Tensor, ...]]:
+    def _updates(self, parameter: nn.Parameter, active: Sequence[int]) -> Iterator[tuple[Tensor, ...]]:
         """Yield weights, gradient, both moments and step count of a parameter, or of each shown slice of a stack."""
         stacked = id(parameter) in self._stacks
         assert parameter.grad is not None
@@ -73,7 +73,7 @@ class BandedAdamW(torch.optim.Optimizer):
             state["exp_avg_sq"] = torch.zeros_like(weights)
         tensors = (weights, _local(parameter.grad), state["exp_avg"], state["exp_avg_sq"], state["step"])
         if stacked:
-            yield from (tuple(tensor[slot] for tensor in tensors) for slot in shown)
+            yield from (tuple(tensor[slot] for tensor in tensors) for slot in active)
         else:
             yield *tensors[:4], state["step"][0]
 
@@ -83,18 +83,18 @@ def _local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor.detach()
 
 
-def shown_bands(backbone: SpectraDINO) -> list[int]:
+def active_bands(backbone: SpectraDINO) -> list[int]:
     """Return the slots of the bands that the current gradients are for.
 
     RGB is part of every pair. The stem of an infrared band outside the batch has no gradient, with DDP and FSDP2 too; a
     band whose stem is frozen counts as shown.
     """
-    shown = []
+    active = []
     for slot, band in enumerate(backbone.bands):
         trained = [p for p in backbone.stems[band.key].parameters() if p.requires_grad]
         if band.band.channels == 3 or not trained or any(p.grad is not None for p in trained):
-            shown.append(slot)
-    return shown
+            active.append(slot)
+    return active
 
 
 def adamw_for(module: nn.Module, backbone: ViT | SpectraDINO, lr: float, weight_decay: float) -> torch.optim.Optimizer:
@@ -116,4 +116,4 @@ def adamw_for(module: nn.Module, backbone: ViT | SpectraDINO, lr: float, weight_
         return torch.optim.AdamW(groups)
     roles = parameter_roles(backbone)
     stacks = [p for name, p in backbone.named_parameters() if roles[name] in ("adapters", "modality_embedding")]
-    return BandedAdamW(groups, stacks, lambda: shown_bands(backbone))
+    return BandedAdamW(groups, stacks, lambda: active_bands(backbone))

@@ -157,7 +157,7 @@ class _Stage:
         record_run(self.folder, self._record(), self.first, options.override)
         student = Student(self.backbone, options.parts, self.temperature).to(self.device)
         runner = parallelise(student, fsdp_units(self.backbone), options.strategy, self.device, options.amp)
-        whole = FullState(student)
+        full_state = FullState(student)
         optimiser = adamw_for(student, self.backbone, recipe.rate, recipe.weight_decay)
         recorder = StepRecorder([band.key for band in self.bands], self.steps, options)
         task = PretrainTask(
@@ -171,10 +171,10 @@ class _Stage:
             task.after_step(step, batch, losses)
             recorder.after_step(step, losses)
 
-        def every(step: int, kept: Student) -> dict[str, float]:
-            scores = self._validate(task, kept, held_out)
+        def every(step: int, student: Student) -> dict[str, float]:
+            scores = self._validate(task, student, held_out)
             if scores and best.improves(step, scores["val_total"]):
-                self._save(kept, whole, "best.safetensors", step, scores)
+                self._save(student, full_state, "best.safetensors", step, scores)
             return scores
 
         stateful = recorder.stateful | {"best": best} | ({} if self.queue is None else {"queue": self.queue})
@@ -197,11 +197,11 @@ class _Stage:
             runner=runner,
             after_step=after_step,
             stateful=stateful,
-            whole=whole,
+            full_state=full_state,
         )  # fmt: skip
-        self._save(kept, whole, "last.safetensors", self.steps, {})
+        self._save(kept, full_state, "last.safetensors", self.steps, {})
         if not held_out:
-            self._save(kept, whole, "best.safetensors", self.steps, {})
+            self._save(kept, full_state, "best.safetensors", self.steps, {})
         if self.queue is not None and self.env.first:
             save_state(self.queue, self.folder / "queue.safetensors")
         self.env.wait()
@@ -278,21 +278,21 @@ class _Stage:
         return found
 
     def _validate(
-        self, task: PretrainTask, kept: Student, held_out: Sequence[OnHost[PretrainBatch]]
+        self, task: PretrainTask, student: Student, held_out: Sequence[OnHost[PretrainBatch]]
     ) -> dict[str, float]:
         sums: dict[str, float] = {}
         # In fp32, unless FSDP gathers the weights in bf16 (see `parallelise`).
         bf16_weights = self.options.strategy == "fsdp" and self.options.amp == "bf16"
         for batch in held_out:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16_weights):
-                losses = mean_over_processes(task.validation_losses(kept, batch.to(self.device)))
+                losses = mean_over_processes(task.validation_losses(student, batch.to(self.device)))
             for name, value in losses.items():
                 sums[f"val_{name}"] = sums.get(f"val_{name}", 0.0) + value / len(held_out)
         return {name: float(f"{value:.9g}") for name, value in sums.items()}
 
-    def _save(self, kept: Student, whole: FullState, name: str, step: int, scores: dict[str, float]) -> None:
-        backbone = kept.backbone
-        state = whole.at(step) if is_sharded(kept) else {}  # collective, hence before the early return
+    def _save(self, student: Student, full_state: FullState, name: str, step: int, scores: dict[str, float]) -> None:
+        backbone = student.backbone
+        state = full_state.at(step) if is_sharded(student) else {}  # collective, hence before the early return
         if not self.env.first:
             return
         if state:
@@ -308,8 +308,8 @@ class _Stage:
             "recipe": json.dumps(dataclasses.asdict(self.recipe)),
             "validation": json.dumps(scores),
         }
-        if kept.log_scale is not None:
-            metadata["temperature"] = repr(temperature_of(state["log_scale"] if state else kept.log_scale))
+        if student.log_scale is not None:
+            metadata["temperature"] = repr(temperature_of(state["log_scale"] if state else student.log_scale))
         save_spectradino(backbone, self.folder / name, metadata)
 
     def _record(self) -> dict[str, Any]:

@@ -67,8 +67,10 @@ class Teacher(nn.Module):
         student.stems["rgb"].load_state_dict(self.network.stems["rgb"].state_dict())
         slot = student.bands.index(Modality.RGB)
         student.modality_embedding[slot] = self.network.modality_embedding[0]
-        for ours, theirs in zip(student.adapters, self.network.adapters, strict=True):
-            for (_, stack), (_, row) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
+        for adapter, teacher_adapter in zip(student.adapters, self.network.adapters, strict=True):
+            for (_, stack), (_, row) in zip(
+                adapter.named_parameters(), teacher_adapter.named_parameters(), strict=True
+            ):
                 stack[slot] = row[0]
         return student
 
@@ -122,20 +124,20 @@ class TeacherCache:
         path: cache file; `<path>.json` beside it identifies its content.
         views: number of views: items times views per item; the batches' keys index them.
         views_per_item: `ViewOptions.count`.
-        about: everything else that the embeddings depend on (seed, crop, data, precision).
+        settings: everything else that the embeddings depend on (seed, crop, data, precision).
 
     Raises:
         ValueError: every view is drawn anew, or the file belongs to another teacher or other views.
     """
 
-    def __init__(self, teacher: Teacher, path: Path, views: int, views_per_item: int, about: dict[str, Any]) -> None:
+    def __init__(self, teacher: Teacher, path: Path, views: int, views_per_item: int, settings: dict[str, Any]) -> None:
         if views_per_item < 1:
             raise ValueError(
                 "the teacher's embeddings can't be cached, because every view is drawn anew and none repeats: give a "
                 "fixed number of views per item (--views N), or train without the cache"
             )
         self._teacher = teacher
-        identity = json.dumps(about | {"teacher": teacher.fingerprint(), "views": views, "count": views_per_item})
+        identity = json.dumps(settings | {"teacher": teacher.fingerprint(), "views": views, "count": views_per_item})
         sidecar, width = path.with_name(path.name + ".json"), teacher.config.width
         if sidecar.is_file() and path.is_file() and sidecar.read_text(encoding="utf-8") != identity:
             raise ValueError(f"{path} caches other views or another teacher: delete it, or {sidecar.name}")

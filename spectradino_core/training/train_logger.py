@@ -32,7 +32,7 @@ class TrainLogger:
     """
 
     def __init__(self, folder: Path, step: int, tensorboard: bool = False, silent: bool = False) -> None:
-        self._file, self._board = None, None
+        self._file, self._tensorboard = None, None
         self._path = path = folder / "log.jsonl"
         self._pending: list[str] = []
         if silent:
@@ -48,7 +48,7 @@ class TrainLogger:
             except ImportError:
                 log.warning("no TensorBoard log: the package is not installed (pip install tensorboard)")
             else:
-                self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+                self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one row; all numbers but "step" also go to TensorBoard under their names."""
@@ -56,14 +56,14 @@ class TrainLogger:
             return
         self._pending.append(json.dumps(dict(row)) + "\n")
         self._write_pending()
-        if self._board is not None:
+        if self._tensorboard is not None:
             try:
                 for name, value in row.items():
                     if name != "step" and isinstance(value, (int, float)):
-                        self._board.add_scalar(name, value, row["step"])
+                        self._tensorboard.add_scalar(name, value, row["step"])
             except Exception as error:  # errors of any class from its writer thread are raised here
                 log.warning("TensorBoard log stopped: %s", write_error(self._path.parent / "tensorboard", error))
-                self._board = None
+                self._tensorboard = None
 
     def close(self) -> None:
         if self._file is not None:
@@ -71,9 +71,9 @@ class TrainLogger:
             if self._pending:
                 log.error("%s lacks its last %d rows: the disk is full", self._path, len(self._pending))
             self._file.close()
-        if self._board is not None:
+        if self._tensorboard is not None:
             with suppress(OSError):  # a full disk is already reported by the checkpoints
-                self._board.close()
+                self._tensorboard.close()
 
     def _write_pending(self) -> None:
         """Write complete rows; on a full disk they stay pending, because only a failed checkpoint ends a run."""

@@ -40,7 +40,7 @@ from spectradino_core.runtime.engines import open_engine
 from spectradino_core.text import with_stdout
 from spectradino_ros.demo.overlays import contact_sheet, pair_overlay
 from spectradino_ros.demo.processes import Child, DemoError, PlayerProcess, ros_environment
-from spectradino_ros.demo.results import Collector, Outcome, Sent, replay_figures, score_figures, summary, versions
+from spectradino_ros.demo.results import Collector, Outcome, SentPair, replay_figures, score_figures, summary, versions
 from spectradino_ros.demo.synthetic import FIRST_SEED, FRAMES_PER_SEQUENCE, write_scenes
 from spectradino_ros.shared_files import find_shared, resolve_model
 
@@ -184,11 +184,11 @@ def _replay(
         "score_threshold": min(SCORE_FLOOR, info.score_threshold),  # for AP; drawing uses the model's threshold
         "frozen_ms": 0.0,  # images without noise are repeated after the warm-up
     }
-    words = ["-m", "spectradino_ros.detector_node", "--ros-args"]
-    words += ["-r", f"__ns:={namespace}", "-r", f"__node:={_DETECTOR}"]
+    command = ["-m", "spectradino_ros.detector_node", "--ros-args"]
+    command += ["-r", f"__ns:={namespace}", "-r", f"__node:={_DETECTOR}"]
     for name, value in parameters.items():
-        words += ["-p", f"{name}:={value}"]
-    node = Child("detector node", words, environment, options.out / "node.log")
+        command += ["-p", f"{name}:={value}"]
+    node = Child("detector node", command, environment, options.out / "node.log")
     player: PlayerProcess | None = None
     collector: Collector | None = None
     try:
@@ -201,15 +201,15 @@ def _replay(
             executor.spin_once(timeout_sec=0.05)
             node.check()
             if time.monotonic() > end:
-                why = f"the node was not active after {_START_TIMEOUT_S:.0f} s"
-                raise DemoError(f"{why}. Last lines of {node.log}:\n{node.last_lines()}")
+                reason = f"the node was not active after {_START_TIMEOUT_S:.0f} s"
+                raise DemoError(f"{reason}. Last lines of {node.log}:\n{node.last_lines()}")
         if tuple(collector.class_names.values()) != info.box_classes:
             raise DemoError(f"the node's classes {collector.class_names} are not those of {model}")
         bar.set_description("replaying to the node")
-        words = ["--data", str(folder.root), "--split", folder.split, "--band", folder.infrared]
-        words += ["--limit", str(count), "--namespace", namespace, "--detector", _DETECTOR]
-        words += [] if options.rate is None else ["--rate", str(options.rate)]
-        player = PlayerProcess(words, environment, options.out / "player.log")
+        command = ["--data", str(folder.root), "--split", folder.split, "--band", folder.infrared]
+        command += ["--limit", str(count), "--namespace", namespace, "--detector", _DETECTOR]
+        command += [] if options.rate is None else ["--rate", str(options.rate)]
+        player = PlayerProcess(command, environment, options.out / "player.log")
         sent, warm_ups, rate = _collect(collector, executor, node, player, count, bar)
         if player.finish() == 0:
             player.log.unlink()  # empty without an error
@@ -231,14 +231,14 @@ def _replay(
 
 def _collect(
     collector: Collector, executor: SingleThreadedExecutor, node: Child, player: PlayerProcess, count: int, bar: tqdm
-) -> tuple[list[Sent], int, float | None]:
+) -> tuple[list[SentPair], int, float | None]:
     """Receive messages until every pair has a result, or the player is done and no message arrives.
 
     Returns:
         The sent pairs, the number of warm-up pairs, and the rate in pairs per second.
     """
-    sent: list[Sent] = []
-    waiting: list[Sent] = []
+    sent: list[SentPair] = []
+    waiting: list[SentPair] = []
     rate: float | None = None
     warm_ups, done = 0, False
     received, received_at = collector.received, time.monotonic()
@@ -247,7 +247,7 @@ def _collect(
         executor.spin_once(timeout_sec=0.02)
         for event in player.events():
             if event["event"] == "sent":
-                sent.append(Sent(event["index"], event["rgb_ns"], event["ir_ns"]))
+                sent.append(SentPair(event["index"], event["rgb_ns"], event["ir_ns"]))
                 waiting.append(sent[-1])
             elif event["event"] == "warm_up":
                 warm_ups += 1

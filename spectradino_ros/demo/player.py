@@ -35,7 +35,7 @@ _WARM_UPS = 3
 """Pairs sent one at a time before the replay, to fill caches and to measure the round-trip time."""
 
 
-class Pace:
+class SendSchedule:
     """Schedule of the pairs to be sent, one every `interval_s` seconds."""
 
     _MARGIN = 1.25
@@ -120,7 +120,7 @@ def emit(event: str, **facts: Any) -> None:
 
 
 def play(folder: PairedFolder, player: Player, count: int, rate: float | None) -> None:
-    """Send the first `count` pairs of the folder, after a warm-up; `rate`: see `Pace`.
+    """Send the first `count` pairs of the folder, after a warm-up; `rate`: see `SendSchedule`.
 
     Raises:
         PairedFolderError: an image is missing or damaged.
@@ -142,8 +142,8 @@ def play(folder: PairedFolder, player: Player, count: int, rate: float | None) -
             f"no subscriber on {player.rgb.topic_name} or {player.infrared.topic_name} for {_MATCH_TIMEOUT_S:.0f} s: "
             "start the detector node with the same namespace and ROS_DOMAIN_ID"
         )
-    pace = Pace(rate)
-    player.on_result = pace.add_round_trip
+    schedule = SendSchedule(rate)
+    player.on_result = schedule.add_round_trip
     # Not with a single pair: a repeated IR frame looks like a frozen camera.
     for item in folder.items[: min(_WARM_UPS, count)] if count > 1 else ():
         player.send(item.load_rgb(), item.load_infrared(), item.ir_offset_ms)
@@ -155,12 +155,12 @@ def play(folder: PairedFolder, player: Player, count: int, rate: float | None) -
     first = last = time.monotonic()
     for index, item in enumerate(folder.items[:count]):
         rgb, infrared = item.load_rgb(), item.load_infrared()
-        while index and not pace.may_send(time.monotonic() - last, len(player.in_flight)):
+        while index and not schedule.may_send(time.monotonic() - last, len(player.in_flight)):
             executor.spin_once(timeout_sec=0.002)
-        player.forget_older_than(max(3.0, 5 * pace.interval_s))
+        player.forget_older_than(max(3.0, 5 * schedule.interval_s))
         now = time.monotonic()
         # A fixed rate is kept on average: a late frame shortens the next interval.
-        last = last + pace.interval_s if index and pace.fixed and now - last < 2 * pace.interval_s else now
+        last = last + schedule.interval_s if index and schedule.fixed and now - last < 2 * schedule.interval_s else now
         rgb_ns, ir_ns = player.send(rgb, infrared, item.ir_offset_ms)
         emit("sent", index=index, id=item.id, rgb_ns=rgb_ns, ir_ns=ir_ns)
     spin_until(lambda: not player.in_flight, 2.0)

@@ -34,7 +34,7 @@ _MODES = {
 
 
 @dataclass(frozen=True)
-class Sent:
+class SentPair:
     """A published pair: its index in the folder and both stamps in nanoseconds."""
 
     index: int
@@ -118,7 +118,7 @@ class Collector(Node):
         info = self._label_info
         return {} if info is None else {str(c.class_id): c.class_name for c in info.class_map}
 
-    def result_of(self, sent: Sent) -> Result | None:
+    def result_of(self, sent: SentPair) -> Result | None:
         """Return the complete result of a pair, by either stamp; None while there is none."""
         for stamp in (sent.rgb_ns, sent.ir_ns):
             result = self.results.get(stamp)
@@ -170,7 +170,7 @@ class Collector(Node):
 class Outcome:
     """A sent pair and its result, None if there was none."""
 
-    sent: Sent
+    sent: SentPair
     id: str
     result: Result | None
 

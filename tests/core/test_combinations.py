@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from spectradino_core.data.mixture import Epochs, KeptPairs
+from spectradino_core.data.mixture import CachedPairs, Epochs
 from spectradino_core.data.scene_sets import scene_sample
 from spectradino_core.evaluation.sliding import SlidingEngine
 from spectradino_core.export.onnx_model import export
@@ -237,7 +237,7 @@ def test_patch_16_backbone_is_trained_exported_and_served(tmp_path, patch_16):
         box_classes=("red", "hot"), mask_classes=("nothing", "red", "hot"),
         palette=((0, 0, 0), (255, 0, 0), (255, 255, 0)),
     )  # fmt: skip
-    data = TrainingData(Epochs(KeptPairs(Squares(4)), recipe.augmentation, 0), [], {"squares": 1.0}, epoch=4)
+    data = TrainingData(Epochs(CachedPairs(Squares(4)), recipe.augmentation, 0), [], {"squares": 1.0}, epoch=4)
     path = finetune(recipe, tmp_path / "run", None, device="cpu", workers=0, training_data=data)
     model, info = load_perception(path)
     pairs = [scene_sample(9_000_000, Modality.LWIR, (140, 112))]

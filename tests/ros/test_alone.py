@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from spectradino_msgs.msg import FrameReport
 
-from spectradino_core.runtime.bundle import WEIGHTS_KEY, beside
+from spectradino_core.runtime.bundle import WEIGHTS_KEY, companion_path
 from tests.blob_model import make_blob_model
 from tests.ros.harness import ir_pixels, rgb_pixels, running, wait_until
 from tests.ros.rig import Rig, Streams
@@ -22,8 +22,8 @@ WEIGHTS = {WEIGHTS_KEY: "a" * 64}
 def node(tmp_path_factory):
     """The node with two single-stream models, of which the infrared one belongs to another checkpoint."""
     model = make_blob_model(tmp_path_factory.mktemp("alone") / "blob.onnx", provenance=WEIGHTS)
-    make_blob_model(beside(model, "rgb"), streams="rgb", provenance=WEIGHTS)
-    make_blob_model(beside(model, "ir"), streams="ir", provenance={WEIGHTS_KEY: "b" * 64})
+    make_blob_model(companion_path(model, "rgb"), streams="rgb", provenance=WEIGHTS)
+    make_blob_model(companion_path(model, "ir"), streams="ir", provenance={WEIGHTS_KEY: "b" * 64})
     with running("-r", "__ns:=/alone", model=model, device="cpu", threads=1, stale_ms=300.0) as node:
         yield node
 

@@ -46,7 +46,7 @@ def test_the_node_and_the_replay_give_equal_results(repository, tmp_path):
         ]
     offline = [answer for _, _, answers in made_by for answer in answers]
     assert len(offline) >= 7
-    assert sum(len(a.percepts) for a in offline if a.percepts is not None) >= 10, "there is something to compare"
+    assert sum(len(a.perception) for a in offline if a.perception is not None) >= 10, "there is something to compare"
 
     peer = Peer("bag_player", camera_qos=RELIABLE)
     try:
@@ -70,15 +70,15 @@ def test_the_node_and_the_replay_give_equal_results(repository, tmp_path):
 
     assert [to_ns(m.header.stamp) for m in detections] == [a.stamp_ns for a in offline]
     for answer, found, report, mask in zip(offline, detections, reports, masks, strict=True):
-        assert answer.percepts is not None
+        assert answer.perception is not None
         assert (to_ns(report.rgb_stamp), to_ns(report.ir_stamp)) == (answer.rgb_stamp_ns, answer.ir_stamp_ns)
         assert MODES[report.mode] == answer.mode.value
         assert report.ir_offset_ms == pytest.approx((answer.error_ns or 0) / 1e6)
         assert found.header.frame_id == answer.frame_id
         ids = [d.results[0].hypothesis.class_id for d in found.detections]
-        assert ids == [str(label) for label in answer.percepts.labels]
+        assert ids == [str(label) for label in answer.perception.labels]
         live = np.reshape([corners(d) for d in found.detections], (-1, 4))
-        np.testing.assert_allclose(live, answer.percepts.boxes, atol=1e-3)
+        np.testing.assert_allclose(live, answer.perception.boxes, atol=1e-3)
         scores = [d.results[0].hypothesis.score for d in found.detections]
-        np.testing.assert_allclose(scores, answer.percepts.scores, atol=1e-5)
-        np.testing.assert_array_equal(np.reshape(mask.data, (mask.height, mask.width)), answer.percepts.mask)
+        np.testing.assert_allclose(scores, answer.perception.scores, atol=1e-5)
+        np.testing.assert_array_equal(np.reshape(mask.data, (mask.height, mask.width)), answer.perception.mask)

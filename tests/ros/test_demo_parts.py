@@ -26,9 +26,9 @@ from builtin_interfaces.msg import Time
 from spectradino_msgs.msg import DropCount, FrameReport, StepTime
 
 from spectradino_ros.demo.overlays import PANEL_WIDTH, contact_sheet, pair_overlay
-from spectradino_ros.demo.player import Pace
+from spectradino_ros.demo.player import SendSchedule
 from spectradino_ros.demo.processes import Child, DemoError, ros_environment
-from spectradino_ros.demo.results import Outcome, Result, Sent, replay_figures, score_figures, summary
+from spectradino_ros.demo.results import Outcome, Result, SentPair, replay_figures, score_figures, summary
 from spectradino_ros.demo.synthetic import write_scenes
 
 INFO = ModelInfo(
@@ -43,7 +43,9 @@ INFO = ModelInfo(
 )
 
 
-def percepts(size: tuple[int, int], boxes=(), scores=(), labels=(), mask: np.ndarray | None = None) -> PerceptionResult:
+def make_perception(
+    size: tuple[int, int], boxes=(), scores=(), labels=(), mask: np.ndarray | None = None
+) -> PerceptionResult:
     return PerceptionResult(
         boxes=np.array(boxes, np.float32).reshape(-1, 4),
         scores=np.array(scores, np.float32),
@@ -67,14 +69,14 @@ def sample(size: tuple[int, int], boxes=None, labels=None, mask: np.ndarray | No
 
 class TestPace:
     def test_a_given_rate_is_kept_without_results(self) -> None:
-        pace = Pace(20.0)
+        pace = SendSchedule(20.0)
         pace.add_round_trip(3.0)
         assert pace.interval_s == 0.05
         assert not pace.may_send(0.049, 0)
         assert pace.may_send(0.051, 99)
 
     def test_without_one_it_follows_the_answers(self) -> None:
-        pace = Pace(None)
+        pace = SendSchedule(None)
         for _ in range(30):
             pace.add_round_trip(0.4)
         assert pace.interval_s == pytest.approx(0.5)
@@ -90,7 +92,7 @@ class TestScores:
     def test_a_pair_without_result_counts_as_all_missed(self) -> None:
         scorer = Scorer(BOX_CLASSES, MASK_CLASSES, 0.3)
         truth = sample((40, 30), [[2, 2, 20, 20]], [2], np.full((30, 40), 3, np.uint8))
-        scorer.add(truth, percepts((40, 30), [[2, 2, 20, 20]], [0.9], [2], np.full((30, 40), 3, np.uint8)))
+        scorer.add(truth, make_perception((40, 30), [[2, 2, 20, 20]], [0.9], [2], np.full((30, 40), 3, np.uint8)))
         scorer.add(truth, None)
         figures = score_figures(scorer.scores())
         assert figures["detection"]["pairs"] == 2
@@ -102,14 +104,14 @@ class TestScores:
 
     def test_what_is_unknown_is_not_scored(self) -> None:
         scorer = Scorer(BOX_CLASSES, (), 0.3)
-        answer = percepts((40, 30), [[2, 2, 20, 20]], [0.9], [2], np.zeros((30, 40), np.uint8))
+        answer = make_perception((40, 30), [[2, 2, 20, 20]], [0.9], [2], np.zeros((30, 40), np.uint8))
         scorer.add(sample((40, 30), mask=np.zeros((30, 40), np.uint8)), answer)
         assert score_figures(scorer.scores()) == {"detection": None, "segmentation": None}
 
 
 def outcome(place: int, latency_ms: float | None, mode: int = FrameReport.MODE_FUSED) -> Outcome:
     stamp = 10_000_000_000 + place * 1_000_000_000
-    sent = Sent(place, stamp, stamp + 6_000_000)
+    sent = SentPair(place, stamp, stamp + 6_000_000)
     if latency_ms is None:
         return Outcome(sent, f"p{place}", None)
     report = FrameReport(
@@ -155,7 +157,7 @@ class TestOverlays:
     def test_a_box_lies_on_its_pixels_in_both_panels(self, size: tuple[int, int]) -> None:
         width, height = size
         box = [width * 0.25, height * 0.5, width * 0.75, height * 0.9]
-        found = percepts(size, [box, [0, 0, width, height]], [0.9, 0.1], [1, 0])
+        found = make_perception(size, [box, [0, 0, width, height]], [0.9, 0.1], [1, 0])
         overlay = pair_overlay(sample(size), found, INFO, "title", "facts", threshold=0.3)
         panel_height = round(height * PANEL_WIDTH / width)
         assert overlay.shape[0] > panel_height
@@ -171,7 +173,7 @@ class TestOverlays:
 
     def test_the_mask_is_blended_into_the_rgb_panel_only(self) -> None:
         size = (640, 512)
-        found = percepts(size, mask=np.full((512, 640), MASK_CLASSES.index("car"), np.uint8))
+        found = make_perception(size, mask=np.full((512, 640), MASK_CLASSES.index("car"), np.uint8))
         overlay = pair_overlay(sample(size), found, INFO, "", "", 0.3)
         assert overlay[256, 300].tolist() == pytest.approx([26, 47, 96], abs=2)
         assert np.ptp(overlay[256, 900].astype(int)) == 0
@@ -185,8 +187,8 @@ class TestOverlays:
     def test_tags_do_not_cover_one_another(self) -> None:
         size = (640, 512)
         crowd = [[300 + 3 * i, 200, 320 + 3 * i, 240] for i in range(12)]
-        one = pair_overlay(sample(size), percepts(size, crowd[:1], [0.9], [0]), INFO, "", "", 0.3)
-        all_of_them = pair_overlay(sample(size), percepts(size, crowd, [0.9] * 12, [0] * 12), INFO, "", "", 0.3)
+        one = pair_overlay(sample(size), make_perception(size, crowd[:1], [0.9], [0]), INFO, "", "", 0.3)
+        all_of_them = pair_overlay(sample(size), make_perception(size, crowd, [0.9] * 12, [0] * 12), INFO, "", "", 0.3)
         tag = np.s_[187:199, 300:370]  # above the best-scored box
         assert np.ptp(one[tag].astype(int)) > 100
         np.testing.assert_array_equal(one[tag], all_of_them[tag])

@@ -18,14 +18,14 @@ def test_health_counts_rates_ages_and_latencies():
     health = Health(clock)
     for _ in range(21):
         health.arrived("rgb")
-        health.answered(40.0, True)
+        health.count_result(40.0, True)
         clock.now += 0.1
-    health.answered(140.0, False)
+    health.count_result(140.0, False)
     health.dropped("overload", 3)
     assert health.rate("rgb") == pytest.approx(10.0)
     assert health.rate("ir") == 0.0
-    assert health.silent_for("rgb") == pytest.approx(0.1)
-    assert health.silent_for("ir") == pytest.approx(2.1)
+    assert health.seconds_silent("rgb") == pytest.approx(0.1)
+    assert health.seconds_silent("ir") == pytest.approx(2.1)
     array = health.diagnostics(
         "node: detector", "/node", "active", {"model": "blob"}, {"rgb": "/rgb", "ir": "/ir"}, health.drops(), 1.0
     )
@@ -89,7 +89,7 @@ def test_invalid_infrared_pixels_are_reported_and_many_are_a_warning():
             clock.now += 0.1
             health.arrived("rgb")
             health.arrived("ir")
-            health.answered(40.0, True)
+            health.count_result(40.0, True)
         return health.diagnostics("n", "/n", "active", {}, {"rgb": "/rgb", "ir": "/ir"}, {}, 5.0).status[0]
 
     def reported(found) -> str:
@@ -121,7 +121,7 @@ def test_the_level_of_diagnostics_follows_what_is_wrong():
             health.arrived("rgb")
             health.arrived("ir")
             if answers:
-                health.answered(20.0, True)
+                health.count_result(20.0, True)
 
     assert status_of(health, state="inactive") == (ok, "inactive")
     frames(answers=False)
@@ -138,7 +138,7 @@ def test_the_level_of_diagnostics_follows_what_is_wrong():
     assert status_of(health, [(error, text)]) == (error, text)
     assert status_of(health, [(warn, "a"), (error, "b")]) == (error, "b; a")
     for _ in range(3):
-        health.answered(50.0, False)
+        health.count_result(50.0, False)
     assert status_of(health) == (warn, "12% of the last answers missed the deadline")
     clock.now += 6.0
     assert status_of(health, [(error, "lost")])[1].startswith("lost; no message on /rgb, /ir")

@@ -149,29 +149,29 @@ def test_who_submits_stands_back_until_the_job_lets_go():
     def work(job: int) -> None:
         entered.set()
         assert read.wait(10)
-        worker.let_go()
+        worker.release_waiters()
         assert ended.wait(10)
         if job == 1:
             raise ZeroDivisionError
 
     worker = NewestOnlyWorker(work, lambda error: None)
-    worker.stand_back(10)  # at once: it has nothing to do
+    worker.wait_for_release(10)  # at once: it has nothing to do
     worker.submit(0)
     start = monotonic()
-    worker.stand_back(0.05)  # not forever
+    worker.wait_for_release(0.05)  # not forever
     assert monotonic() - start >= 0.04
     assert entered.is_set()
     read.set()
-    worker.stand_back(10)
+    worker.wait_for_release(10)
     assert not ended.is_set()  # it goes on outside of Python
     start = monotonic()
     worker.submit(1)  # which waits: nothing is gained by waiting with it
-    worker.stand_back(10)
+    worker.wait_for_release(10)
     assert monotonic() - start < 5
     ended.set()
-    worker.stand_back(10)  # also if the job fails
+    worker.wait_for_release(10)  # also if the job fails
     assert worker.stop()
-    worker.stand_back(10)
+    worker.wait_for_release(10)
 
 
 def test_a_worker_that_cannot_be_stopped_in_time_is_reported():
@@ -184,7 +184,7 @@ def test_a_worker_that_cannot_be_stopped_in_time_is_reported():
     assert worker.stop()
 
 
-def percepts(**changes) -> PerceptionResult:
+def make_perception(**changes) -> PerceptionResult:
     fields = {
         "boxes": np.array([[10.5, 20.0, 30.5, 60.0], [0.0, 0.0, 5.0, 5.0]], np.float32),
         "scores": np.array([0.9, 0.25], np.float32),
@@ -197,7 +197,7 @@ def percepts(**changes) -> PerceptionResult:
 
 
 def test_detections_carry_centre_size_class_and_header():
-    message = detections_message(percepts(), HEADER)
+    message = detections_message(make_perception(), HEADER)
     first = message.detections[0]
     assert message.header == first.header == HEADER
     assert (first.bbox.center.position.x, first.bbox.center.position.y) == (20.5, 40.0)
@@ -208,13 +208,13 @@ def test_detections_carry_centre_size_class_and_header():
 
 def test_detections_in_reused_message_parts_are_equal():
     parts: list[Detection2D] = []
-    many = percepts(
+    many = make_perception(
         boxes=np.arange(20, dtype=np.float32).reshape(5, 4), scores=np.linspace(0.9, 0.1, 5), labels=np.arange(5)
     )
-    for found, held in ((percepts(), 2), (many, 5), (percepts(), 5), (many, 5)):
+    for found, held in ((make_perception(), 2), (many, 5), (make_perception(), 5), (many, 5)):
         assert detections_message(found, HEADER, parts) == detections_message(found, HEADER)
         assert len(parts) == held
-    none = percepts(boxes=np.empty((0, 4)), scores=np.empty(0), labels=np.empty(0, int))
+    none = make_perception(boxes=np.empty((0, 4)), scores=np.empty(0), labels=np.empty(0, int))
     assert detections_message(none, HEADER, parts).detections == []
 
 
@@ -224,7 +224,7 @@ def test_memory_of_a_frame_is_kept_for_the_next():
     code = """if True:
         import resource
         import numpy as np
-        from spectradino_ros.detector_node import _settle_memory
+        from spectradino_ros.detector_node import _tune_memory
 
         def faults_of_a_frame():
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -233,7 +233,7 @@ def test_memory_of_a_frame_is_kept_for_the_next():
                 del images
             return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 20
 
-        _settle_memory()
+        _tune_memory()
         faults_of_a_frame()
         print(faults_of_a_frame())
     """
@@ -252,7 +252,7 @@ def test_an_image_message_holds_the_pixels_row_by_row(shape):
 @pytest.mark.parametrize(("latency_ms", "deadline_ms", "met"), [(50, 0, True), (50, 60, True), (61, 60, False)])
 def test_the_report_judges_the_deadline(latency_ms, deadline_ms, met):
     facts = Facts(HEADER.stamp, None, float("nan"), False, latency_ms, {"engine": 5.0}, {"overload": 2}, deadline_ms)
-    message = report_message(make, percepts(), facts, blob_info(), HEADER)
+    message = report_message(make, make_perception(), facts, blob_info(), HEADER)
     assert message.deadline_met is met
     assert message.mode == message.MODE_RGB_ONLY
     assert message.ir_stamp == Time()

@@ -35,7 +35,7 @@ class Setup:
         self.registering = Registering(settings)
         self.registering.note_rgb((160, 120), "rgb")
         self.pipeline = Pipeline.open(model, device="cpu")
-        names = ("publish_percepts", "publish_ir_detections", "publish_temperatures", "publish_report", *VIEWS)
+        names = ("publish_perception", "publish_ir_detections", "publish_temperatures", "publish_report", *VIEWS)
         self.processor = CaptureProcessor(
             node, self.pipeline, SimpleNamespace(**{name: self._called(name) for name in names}), lambda: settings,
             dict, self.health, Notices(self.lines, 10.0), self.registering, lambda why: None,
@@ -62,8 +62,8 @@ def test_views_that_fail_do_not_cost_the_report(blob_model, peer):
     for _ in range(2):
         setup.process()
     assert set(VIEWS) < set(setup.calls)
-    percepts, facts, _ = setup.calls["publish_report"]
-    assert percepts.mode is Mode.FUSED
+    perception, facts, _ = setup.calls["publish_report"]
+    assert perception.mode is Mode.FUSED
     assert not {"overlay", "registration"} & set(facts.steps_ms)
     assert setup.health.drops() == {}
     failed = [text.partition("\n")[0] for kind, text in setup.lines if kind == "error"]
@@ -79,10 +79,10 @@ def test_the_overlay_is_drawn_with_the_registration_of_its_result(blob_model, pe
     used = setup.registering.current
     setup.pipeline.on_prepared = lambda: setattr(setup.registering, "current", None)
     setup.process(with_rgb)
-    percepts, _rgb, _ir, registration, _header = setup.calls["publish_overlay"]
+    perception, _rgb, _ir, registration, _header = setup.calls["publish_overlay"]
     assert used is not None
     assert registration is used
-    assert percepts.registered is not with_rgb
+    assert perception.registered is not with_rgb
     facts = setup.calls["publish_report"][1]
     assert "overlay" in facts.steps_ms
     assert ("registration" in facts.steps_ms) is with_rgb

@@ -7,7 +7,7 @@ import time
 import pytest
 from spectradino_msgs.msg import FrameReport
 
-from spectradino_core.runtime.bundle import beside
+from spectradino_core.runtime.bundle import companion_path
 from tests.blob_model import make_blob_model
 from tests.core.runtime.test_companions import WEIGHTS
 from tests.ros.harness import corners, ir_pixels, rgb_pixels, running, to_ns, wait_until
@@ -36,7 +36,7 @@ def play(rig: Rig, seconds: float, ir_from_s: float = 0.0, ir_to_s: float = 1e9)
 def test_every_rgb_frame_is_fused_with_the_newest_infrared_frame(tmp_path, peer):
     features = {"features": (1, 46 * 34, 196), "provenance": WEIGHTS}
     model = make_blob_model(tmp_path / "blob.onnx", **features)
-    make_blob_model(beside(model, "reuse"), streams="reuse", **features)
+    make_blob_model(companion_path(model, "reuse"), streams="reuse", **features)
     with running("-r", "__ns:=/slow_ir", model=model, device="cpu", threads=1):
         rig = Rig(peer, "slow_ir")
         rig.wait_for_node()

@@ -24,8 +24,8 @@ class CalibrationError(ValueError):
     """A calibration cannot be estimated from these images; the message gives the reason and what to record."""
 
 
-def spread_over(items: Sequence[Item], most: int) -> list[Item]:
+def spread_over(items: Sequence[Item], max_count: int) -> list[Item]:
     """Return at most so many of the items, evenly spread."""
-    if len(items) <= most:
+    if len(items) <= max_count:
         return list(items)
-    return [items[round(k)] for k in np.linspace(0, len(items) - 1, most)]
+    return [items[round(k)] for k in np.linspace(0, len(items) - 1, max_count)]

@@ -35,8 +35,8 @@ class Evidence:
             pairs.
         uncertainty_px: 95 % bound of the map's maximum error over the common field of view: from fits that leave out
             some of the pairs, or of the patches, whichever differ more.
-        likeness, likeness_before: structure correlation with this map, and with the IR image stretched over the RGB
-            image.
+        correlation, correlation_before: structure correlation with this map, and with the IR image stretched over the
+            RGB image.
         gain, gain_noise: mean rise of that correlation in images (of a single pair: in parts of it) held out from the
             fit, and the 95 % bound of its noise.
         moved_px, moved_corner_px: distance between the two maps, median and maximum.
@@ -49,8 +49,8 @@ class Evidence:
     residual_px: float
     disagreement_px: float
     uncertainty_px: float
-    likeness: float
-    likeness_before: float
+    correlation: float
+    correlation_before: float
     gain: float
     gain_noise: float
     moved_px: float
@@ -73,8 +73,8 @@ class HomographyEstimate:
             f"lies at ({matrix[0, 2]:.1f}, {matrix[1, 2]:.1f}). {e.hits} of {e.matches} held-out patches from "
             f"{e.pairs} pair{'s' * (e.pairs != 1)} agree, on {e.coverage:.0%} of the common field of view; residual "
             f"{e.residual_px:.2f} px (median); error at the corners at most {e.uncertainty_px:.1f} px (95 %); "
-            f"structure correlation {e.likeness_before:.3f} before and {e.likeness:.3f} after, a gain of {e.gain:.3f} "
-            f"in images held out from the fit (noise {e.gain_noise:.3f})"
+            f"structure correlation {e.correlation_before:.3f} before and {e.correlation:.3f} after, a gain of "
+            f"{e.gain:.3f} in images held out from the fit (noise {e.gain_noise:.3f})"
         )
 
 
@@ -97,13 +97,13 @@ class AlreadyRegisteredError(CalibrationError):
 class Gain(NamedTuple):
     """Rise of the structure correlation, see the attributes of `Evidence`."""
 
-    likeness: float
-    likeness_before: float
+    correlation: float
+    correlation_before: float
     gain: float
     gain_noise: float
 
 
-def likeness_gain(
+def correlation_gain(
     grey: Sequence[tuple[np.ndarray, np.ndarray]],
     maps: Sequence[np.ndarray],
     whole: np.ndarray,
@@ -131,9 +131,9 @@ def likeness_gain(
         for group, matrix in enumerate(maps):
             after, own = _sums(grey[0], shrink @ matrix, size, blocks.shape), blocks == group
             rows.append(np.stack([after[own].sum(axis=0), before[own].sum(axis=0)]))
-    likeness = np.array([[_correlation(part) for part in row] for row in rows])
+    correlation = np.array([[_correlation(part) for part in row] for row in rows])
     total = np.sum(rows, axis=0)
-    gains = likeness[:, 0] - likeness[:, 1]
+    gains = correlation[:, 0] - correlation[:, 1]
     return Gain(_correlation(total[0]), _correlation(total[1]), float(gains.mean()), mean_bound(gains))
 
 
@@ -142,7 +142,7 @@ def _sums(
 ) -> np.ndarray:
     """Return products of structure and both energies by block: float64 [rows, columns, 3]."""
     colour, infrared = pair
-    image, seen = laid(infrared, matrix, size)
+    image, seen = warp_infrared(infrared, matrix, size)
     a = structure(cv2.resize(colour, size, interpolation=cv2.INTER_AREA)) * seen
     b = structure(image, seen) * seen
     planes = [np.einsum("chw,chw->hw", one, other) for one, other in ((a, b), (a, a), (b, b))]
@@ -155,7 +155,7 @@ def _correlation(sums: np.ndarray) -> float:
     return float(sums[0] / math.sqrt(max(sums[1] * sums[2], 1e-12)))
 
 
-def laid(infrared: np.ndarray, matrix: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
+def warp_infrared(infrared: np.ndarray, matrix: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
     """Warp the IR image by a homography, see `warped`."""
     scale = math.sqrt(abs(np.linalg.det(jacobian(matrix, (infrared.shape[1], infrared.shape[0])))))
     return warped(infrared, matrix, size, max(scale, 0.05))

@@ -31,9 +31,9 @@ from spectradino_core.calibration.estimation.evidence import (
     Evidence,
     HomographyEstimate,
     UncertainRegistrationError,
+    correlation_gain,
     jackknife_bound,
-    laid,
-    likeness_gain,
+    warp_infrared,
 )
 from spectradino_core.calibration.estimation.matching import INLIER_PX, Surfaces, fit
 from spectradino_core.calibration.estimation.search import search
@@ -109,7 +109,7 @@ def estimate_homography(
         refined = [_Refined(grey, matrix, rgb_size, ir_size) for matrix in good]
         refined.sort(key=lambda r: -r.rank)
         try:
-            return refined[0].judged()
+            return refined[0].validated()
         except (AlreadyRegisteredError, UncertainRegistrationError):
             raise  # the location is right: a rotated IR image would not fit better
         except CalibrationError as error:
@@ -154,7 +154,7 @@ class _Refined:
         count = min(len(self.grey), GROUPS)
         groups = [Surfaces(size, radius) for _ in range(count)]
         for number, (colour, infrared) in enumerate(self.grey):
-            warped, seen = laid(infrared, shrink @ self.matrix, size)
+            warped, seen = warp_infrared(infrared, shrink @ self.matrix, size)
             small = cv2.resize(colour, size, interpolation=cv2.INTER_AREA)
             groups[number * count // len(self.grey)].add(structure(small), structure(warped, seen), seen)
         self.seen = seen
@@ -184,7 +184,7 @@ class _Refined:
         seen = cv2.resize(self.seen.astype(np.float32), self.total.grid, interpolation=cv2.INTER_AREA) > 0.5
         self.coverage = float(covered[seen].mean()) if seen.any() else 0.0
 
-    def judged(self) -> HomographyEstimate:
+    def validated(self) -> HomographyEstimate:
         """Return the estimate, or raise CalibrationError with the reason for refusing it."""
         hint = "record daylight scenes with edges that both cameras see, spread over the image"
         if len(self.maps) < 2:
@@ -216,7 +216,7 @@ class _Refined:
             raise CalibrationError(f"too few matches remain when some of the images are held out; {hint}")
         maps = [np.linalg.inv(self.shrink) @ correction @ self.shrink @ self.before for correction in parts[0]]
         maps = [matrix / matrix[2, 2] for matrix in maps]
-        gain = likeness_gain(self.grey, maps, from_whole, self.shrink, self.size, _block_groups(self.total.grid))
+        gain = correlation_gain(self.grey, maps, from_whole, self.shrink, self.size, _block_groups(self.total.grid))
         points = _grid_points(self.ir_size)
         moved = np.linalg.norm(transfer(self.matrix, points) - transfer(from_whole, points), axis=1)
         evidence = Evidence(
@@ -232,30 +232,30 @@ class _Refined:
             moved_corner_px=float(moved.max()),
         )
         estimate = HomographyEstimate(registration, evidence)
-        if evidence.gain < max(evidence.gain_noise, _MIN_GAIN * evidence.likeness_before):
-            said = (
-                f"structure correlation {evidence.likeness_before:.3f} without a calibration, {evidence.likeness:.3f} "
-                f"with it, a gain of {evidence.gain:.3f} in images held out from the fit (noise "
-                f"{evidence.gain_noise:.3f})"
+        if evidence.gain < max(evidence.gain_noise, _MIN_GAIN * evidence.correlation_before):
+            correlations = (
+                f"structure correlation {evidence.correlation_before:.3f} without a calibration, "
+                f"{evidence.correlation:.3f} with it, a gain of {evidence.gain:.3f} in images held out from the fit "
+                f"(noise {evidence.gain_noise:.3f})"
             )
             if evidence.moved_px + uncertainty > _REGISTERED * self.rgb_size[0]:
                 raise UncertainRegistrationError(
                     f"the homography found ({evidence.moved_px:.0f} px from the IR image stretched over the RGB image, "
-                    f"uncertain by {uncertainty:.0f} px) fits no better than none: {said}; {hint}"
+                    f"uncertain by {uncertainty:.0f} px) fits no better than none: {correlations}; {hint}"
                 )
             raise AlreadyRegisteredError(
                 f"the cameras are already registered within {evidence.moved_px + uncertainty:.0f} px: the best "
                 f"homography lies {evidence.moved_px:.1f} px from none (median; {evidence.moved_corner_px:.1f} px at a "
-                f"corner, uncertain by {uncertainty:.1f} px) and brings no gain: {said}",
+                f"corner, uncertain by {uncertainty:.1f} px) and brings no gain: {correlations}",
                 estimate,
                 whole,
             )
-        most = _MAX_UNCERTAINTY * self.rgb_size[0]
-        if uncertainty > most:
+        max_px = _MAX_UNCERTAINTY * self.rgb_size[0]
+        if uncertainty > max_px:
             raise UncertainRegistrationError(
                 f"the homography is uncertain by {uncertainty:.1f} px at the corners (95 %; fits from parts of the "
-                f"images differ), at most {most:.1f} px are allowed: use more pairs (--limit) of scenes at the working "
-                f"distance; {hint}"
+                f"images differ), at most {max_px:.1f} px are allowed: use more pairs (--limit) of scenes at the "
+                f"working distance; {hint}"
             )
         return estimate
 

@@ -74,13 +74,13 @@ def _images_of(
 
 
 def pairs_of_bag(
-    reader: BagReader, most: int, offset_ms: float = 0.0, slop_ms: float = 50.0, by_arrival: bool = False
+    reader: BagReader, max_count: int, offset_ms: float = 0.0, slop_ms: float = 50.0, by_arrival: bool = False
 ) -> list[ImagePair]:
     """Return at most so many pairs spread over a bag, made by the node's own pairing; unreadable frames are skipped.
 
     Args:
         reader: bag with both cameras.
-        most: maximum number of pairs, at least 1.
+        max_count: maximum number of pairs, at least 1.
         offset_ms, slop_ms: IR stamp minus RGB stamp of the same moment, and maximum difference within a pair.
         by_arrival: pair by recording time.
 
@@ -102,7 +102,7 @@ def pairs_of_bag(
             f"{slop_ms:g} ms of one another: measure the clock offset with 'spectradino calibrate time', or "
             "give --ir-time-offset-ms"
         )
-    chosen = spread_over(made, most)
+    chosen = spread_over(made, max_count)
     wanted = {number for pair in chosen for number in pair}
     images: dict[int, np.ndarray] = {}
     stamps: dict[int, int] = {}
@@ -120,7 +120,7 @@ def pairs_of_bag(
 
 
 def pairs_of_folder(
-    folder: Path, most: int, crop: tuple[int, int, int, int] = DecodeOptions.ir_crop
+    folder: Path, max_count: int, crop: tuple[int, int, int, int] = DecodeOptions.ir_crop
 ) -> list[ImagePair]:
     """Return at most so many pairs from a folder of RGB and one of IR images with the same file names, below `folder`.
 
@@ -145,7 +145,7 @@ def pairs_of_folder(
     try:
         return [
             ImagePair(name, read_colour(colour[name]), cropped(read_counts(infrared[name]), crop))
-            for name in spread_over(names, most)
+            for name in spread_over(names, max_count)
         ]
     except DecodeError as error:
         raise CalibrationError(f"{ir_folder}: {error}") from None
@@ -187,8 +187,8 @@ def activities_of_bag(
         activities[frame.stream].add(_time_ns(frame, by_arrival), pixels)
     for stream in (Stream.RGB, Stream.IR):
         if stream not in activities or not len(activities[stream]):
-            why = f" ({problems[stream]})" if stream in problems else ""
-            raise CalibrationError(f"{reader.path}: no {stream.value.upper()} frame can be read{why}")
+            reason = f" ({problems[stream]})" if stream in problems else ""
+            raise CalibrationError(f"{reader.path}: no {stream.value.upper()} frame can be read{reason}")
     return activities[Stream.RGB], activities[Stream.IR]
 
 

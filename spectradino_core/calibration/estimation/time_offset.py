@@ -272,11 +272,11 @@ def sharpened(
     return replace(rough, offset_ms=offset, spread_ms=spread, patches=patches)
 
 
-def _check_spread(spread: float, most_ms: float) -> None:
-    if spread > most_ms:
+def _check_spread(spread: float, max_spread_ms: float) -> None:
+    if spread > max_spread_ms:
         raise CalibrationError(
             f"the offset is uncertain by {spread:.0f} ms (standard deviation; stretches of the recording disagree), at "
-            f"most {most_ms:g} ms are allowed: too little moves, or the offset is not constant; {_HINT}"
+            f"most {max_spread_ms:g} ms are allowed: too little moves, or the offset is not constant; {_HINT}"
         )
 
 

@@ -150,8 +150,8 @@ def _items(images: Sequence[File], labels_of: Any) -> list[_Item]:
     items = []
     for (split, _), files in sorted(together.items(), key=lambda row: (row[0][0] or "", row[0][1])):
         first, labelled = files.get(RGB) or files[INFRARED], labels_of(split, files)
-        said = split or (labelled.split if labelled is not None else None)  # or of instances_val.json
-        items.append(_Item(first.relative, said or "", files, labelled))
+        stated_split = split or (labelled.split if labelled is not None else None)  # or of instances_val.json
+        items.append(_Item(first.relative, stated_split or "", files, labelled))
     if any(item.split for item in items):
         items = [replace(item, split=item.split or "train") for item in items]
     return items

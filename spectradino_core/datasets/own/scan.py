@@ -160,23 +160,27 @@ def _described(
     split = camera = band = None
     rest: list[str] = []
     is_mask = False
-    named = {name.strip("/").casefold(): which for name, which in ((rgb, RGB), (infrared, INFRARED)) if name}
+    given_folders = {name.strip("/").casefold(): which for name, which in ((rgb, RGB), (infrared, INFRARED)) if name}
     for i, part in enumerate(parts):
         words = _WORD.findall(part.casefold())
-        explicit = named.get(part.casefold()) or named.get("/".join(parts[: i + 1]).casefold())
+        explicit = given_folders.get(part.casefold()) or given_folders.get("/".join(parts[: i + 1]).casefold())
         bands = [_BANDS[word] for word in words if word in _BANDS]
         if explicit:
             camera, band = explicit, bands[0] if bands and explicit == INFRARED else None
             continue
-        says_rgb = rgb is None and any(word in _RGB_WORDS for word in words)
-        says_infrared = infrared is None and bool(bands)
-        if says_rgb != says_infrared:  # "rgb_thermal_pairs" shows neither; deeper folders take precedence
-            camera, band = (RGB, None) if says_rgb else (INFRARED, bands[0])
+        is_named_rgb = rgb is None and any(word in _RGB_WORDS for word in words)
+        is_named_infrared = infrared is None and bool(bands)
+        if is_named_rgb != is_named_infrared:  # "rgb_thermal_pairs" shows neither; deeper folders take precedence
+            camera, band = (RGB, None) if is_named_rgb else (INFRARED, bands[0])
         split = next((_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS), split)
         # Images in a folder of labels are masks, which would pass for infrared images because they are grey.
         is_mask = is_mask or (not _MASK_WORDS.isdisjoint(words) and _IMAGE_WORDS.isdisjoint(words))
         # Other words of a folder's name, such as the day of "thermal_day", are part of the item's name.
-        known = _SPLIT_WORDS.keys() | _CONTAINERS | (_RGB_WORDS | _BANDS.keys() if says_rgb != says_infrared else set())
+        known = (
+            _SPLIT_WORDS.keys()
+            | _CONTAINERS
+            | (_RGB_WORDS | _BANDS.keys() if is_named_rgb != is_named_infrared else set())
+        )
         kept = [word for word in words if word not in known]
         rest += [part] if len(kept) == len(words) else ["_".join(kept)] if kept else []
     if not is_image:  # instances_thermal_train.json

@@ -128,7 +128,7 @@ def test_it_holds_what_the_node_publishes(recording, model, tmp_path):
     done = annotate(recording, model, tmp_path / "out.mcap", AnnotateOptions(settings, inputs=True))
     with BagReader(recording) as reader:
         replay = Replay(open_pipeline(model, settings), settings)
-        answers = [a for a in replay.run(reader) if a.percepts is not None]
+        answers = [a for a in replay.run(reader) if a.perception is not None]
     assert done.drops == {"inference_failed": 1} | replay.drops()
     assert done.results == dict(replay.results)
     found = opened(done.path)
@@ -141,13 +141,13 @@ def test_it_holds_what_the_node_publishes(recording, model, tmp_path):
     for answer, (at, stamp, frame_id, detections), report, (_, mask) in zip(
         answers, listed, reports, masks, strict=True
     ):
-        assert answer.percepts is not None
+        assert answer.perception is not None
         assert (at, stamp, frame_id) == (answer.ready_ns, answer.stamp_ns, answer.frame_id)
         corners = [(x - w / 2, y - h / 2, x + w / 2, y + h / 2) for _, _, x, y, w, h in detections]
-        np.testing.assert_allclose(np.reshape(corners, (-1, 4)), answer.percepts.boxes)
-        np.testing.assert_allclose([d[1] for d in detections], answer.percepts.scores)
-        assert [d[0] for d in detections] == [str(label) for label in answer.percepts.labels]
-        np.testing.assert_array_equal(np.reshape(mask.data, (SIZE[1], SIZE[0])), answer.percepts.mask)
+        np.testing.assert_allclose(np.reshape(corners, (-1, 4)), answer.perception.boxes)
+        np.testing.assert_allclose([d[1] for d in detections], answer.perception.scores)
+        assert [d[0] for d in detections] == [str(label) for label in answer.perception.labels]
+        np.testing.assert_array_equal(np.reshape(mask.data, (SIZE[1], SIZE[0])), answer.perception.mask)
         assert (ns(report.rgb_stamp), ns(report.ir_stamp)) == (answer.rgb_stamp_ns or 0, answer.ir_stamp_ns or 0)
         assert report.detections == len(detections)
         assert report.mode == ["fused", "rgb_only", "ir_only"].index(answer.mode.value)

@@ -74,9 +74,9 @@ def test_images_are_the_recorded_ones_and_labels_the_nodes_detections(bag, model
     for image, answer in zip(labels["images"], answers, strict=True):
         assert image["stamp_ns"] == answer.stamp_ns
         own = [a for a in labels["annotations"] if a["image_id"] == image["id"]]
-        assert [a["category_id"] - 1 for a in own] == answer.percepts.labels.tolist()
+        assert [a["category_id"] - 1 for a in own] == answer.perception.labels.tolist()
         corners = np.array([[x, y, x + w, y + h] for x, y, w, h in (a["bbox"] for a in own)])
-        np.testing.assert_allclose(corners, answer.percepts.boxes, atol=0.02)
+        np.testing.assert_allclose(corners, answer.perception.boxes, atol=0.02)
 
 
 def cvat(name: str) -> str:

@@ -124,20 +124,20 @@ def test_many_bags_are_scored_as_one() -> None:
 
 def test_labels_for_images_of_another_size_are_refused() -> None:
     labelled = LabelledFrames(truth(1), range(1), INFO)
-    percepts = found()
-    percepts.size = (200, 120)
+    perception = found()
+    perception.size = (200, 120)
     with pytest.raises(
         GroundTruthError, match="labels at 0.000000000 are for images of 100x60, but the bag's are 200x120"
     ):
-        labelled.add(0, percepts, MS)
+        labelled.add(0, perception, MS)
 
 
 def test_infrared_boxes_are_mapped_to_rgb_pixels() -> None:
     doubled = in_colour_pixels(found(Mode.IR_ONLY), None, (200, 120))
     np.testing.assert_allclose(doubled.boxes, [[20, 20, 60, 60]])
     moved = Registration((1, 0, 5, 0, 1, -12, 0, 0, 1), SIZE, SIZE)
-    percepts = in_colour_pixels(found(Mode.IR_ONLY), moved, SIZE, shift_px=3.0)
-    np.testing.assert_allclose(percepts.boxes, [[18, 0, 38, 18]], atol=1e-4)
+    perception = in_colour_pixels(found(Mode.IR_ONLY), moved, SIZE, shift_px=3.0)
+    np.testing.assert_allclose(perception.boxes, [[18, 0, 38, 18]], atol=1e-4)
     gone = in_colour_pixels(found(Mode.IR_ONLY, BOX - [0, 10, 0, 20]), moved, SIZE)
     assert len(gone) == len(gone.scores) == 0
     same = found(Mode.FUSED)
@@ -147,10 +147,10 @@ def test_infrared_boxes_are_mapped_to_rgb_pixels() -> None:
 def test_a_mask_of_the_infrared_camera_is_unlabelled_where_it_does_not_see() -> None:
     mask = np.ones((SIZE[1], SIZE[0]), np.uint8)
     moved = Registration((1, 0, 30, 0, 1, 0, 0, 0, 1), SIZE, SIZE)
-    percepts = in_colour_pixels(found(Mode.IR_ONLY, mask=mask), moved, SIZE)
-    assert percepts.mask is not None
-    assert (percepts.mask[:, :30] == 255).all()
-    assert (percepts.mask[:, 30:] == 1).all()
+    perception = in_colour_pixels(found(Mode.IR_ONLY, mask=mask), moved, SIZE)
+    assert perception.mask is not None
+    assert (perception.mask[:, :30] == 255).all()
+    assert (perception.mask[:, 30:] == 1).all()
 
 
 def test_a_model_without_boxes_is_scored_by_its_masks() -> None:

@@ -56,7 +56,7 @@ def test_filters_select_detections_as_in_the_node(tmp_path, model):
         ({"score_threshold": 0.95, "class_thresholds": "red:0.5"}, [0]),
     ):
         answers, _ = replayed(bag, model, **changes)
-        assert [a.percepts.labels.tolist() for a in answers if a.percepts is not None] == [labels] * 3
+        assert [a.perception.labels.tolist() for a in answers if a.perception is not None] == [labels] * 3
     with pytest.raises(ParameterError, match="'classes' names 'person', which model blob does not have: .* red, hot"):
         replayed(bag, model, classes="person")
 
@@ -67,8 +67,8 @@ def summaries(answers: list[ReplayResult]) -> list[tuple]:
         (
             a.number, a.mode, a.stamp_ns, a.rgb_stamp_ns, a.ir_stamp_ns, a.error_ns, a.ready_ns, a.received_ns, a.cause,
             a.error, a.drops,
-            None if a.percepts is None else (a.percepts.boxes.tolist(), a.percepts.scores.tolist()),
-            None if a.percepts is None or a.percepts.mask is None else a.percepts.mask.tobytes(),
+            None if a.perception is None else (a.perception.boxes.tolist(), a.perception.scores.tolist()),
+            None if a.perception is None or a.perception.mask is None else a.perception.mask.tobytes(),
         )
         for a in answers
     ]  # fmt: skip
@@ -79,10 +79,10 @@ def test_every_pair_gets_a_result_with_the_true_boxes(tmp_path, model):
     assert [a.stamp_ns for a in answers] == [START_NS + n * 100 * MS for n in range(12)]
     assert {(a.mode, a.error_ns, a.frame_id, a.cause) for a in answers} == {(Mode.FUSED, 4 * MS, "camera", "")}
     for n, answer in enumerate(answers):
-        assert answer.percepts is not None
+        assert answer.perception is not None
         x, ir_x = 4 + 3 * n % 84, 80 - 2 * n % 60
-        np.testing.assert_allclose(answer.percepts.boxes, [[ir_x, 50, ir_x + 20, 70], [x, 10, x + 20, 30]])
-        np.testing.assert_allclose(answer.percepts.scores, [HOT_SCORE, RED_SCORE])
+        np.testing.assert_allclose(answer.perception.boxes, [[ir_x, 50, ir_x + 20, 70], [x, 10, x + 20, 30]])
+        np.testing.assert_allclose(answer.perception.scores, [HOT_SCORE, RED_SCORE])
         assert list(answer.steps_ms) == ["decode", "preprocess", "engine", "postprocess"]
         assert answer.wait_ms == pytest.approx(4.0)
     assert (replay.frames, replay.results, replay.drops()) == ({"rgb": 12, "ir": 12}, {"fused": 12}, {})
@@ -115,7 +115,7 @@ def test_bad_frames_are_counted_by_cause_and_the_rest_get_results(tmp_path, mode
     bad = next(r for r in rows if r.topic.startswith(topic) and r.stamp_ns >= START_NS + 300 * MS)
     bad.change = tuple(change.items())
     answers, replay = replayed(record(tmp_path / "bag", rows), model)
-    good = [a for a in answers if a.percepts is not None]
+    good = [a for a in answers if a.perception is not None]
     assert len(good) == (7 if topic == RGB else 8), "an RGB frame without its partner reuses the IR frame before"
     assert replay.drops()[cause] == 1
     lines = [e.text for e in replay.take_events() if e.warning]
@@ -129,7 +129,7 @@ def test_a_message_that_was_cut_is_counted(tmp_path, model):
     rows[6].raw = b"\x00\x01"
     with BagReader(record(tmp_path / "bag", rows)) as reader:
         replay = Replay(open_pipeline(model))
-        assert sum(a.percepts is not None for a in replay.run(reader)) == 3
+        assert sum(a.perception is not None for a in replay.run(reader)) == 3
         assert reader.events["rgb_bad_message"] == 1
     assert replay.drops()["rgb_bad_message"] == 1
 
@@ -143,7 +143,7 @@ def test_two_encodings_on_one_topic_are_both_read(tmp_path, model):
             row.pixels = (row.pixels // 256).astype(np.uint8)
     answers, replay = replayed(record(tmp_path / "bag", rows), model)
     assert [a.cause for a in answers] == [""] * 6
-    found = [set(a.percepts.labels.tolist()) for a in answers if a.percepts is not None]
+    found = [set(a.perception.labels.tolist()) for a in answers if a.perception is not None]
     assert found == [{0, 1}] * 3 + [{1}] * 3, "red is blue in BGR"
     assert not replay.drops()
 
@@ -209,7 +209,7 @@ def test_a_failing_engine_costs_one_capture(tmp_path, model):
     rows[4].pixels[0, 0] = (0, 255, 0)  # on which the blob model fails
     answers, replay = replayed(record(tmp_path / "bag", rows), model)
     assert [a.cause for a in answers] == ["", "", "inference_failed", "", ""]
-    assert answers[2].percepts is None
+    assert answers[2].perception is None
     assert "failed" in answers[2].error
     assert replay.drops() == {"inference_failed": 1}
 
@@ -230,7 +230,7 @@ def test_the_calibration_file_gives_offset_and_homography(tmp_path, model):
     assert replay.registering.current == Registration(
         half.matrix, half.ir_size, half.rgb_size, str(tmp_path / "rig.yaml")
     )
-    first = answers[0].percepts
+    first = answers[0].perception
     assert first is not None
     np.testing.assert_allclose(first.boxes[0], [80, 50, 100, 70], atol=1.0)
     given, _ = replayed(bag, model, ir_time_offset_ms=135.0)
@@ -272,18 +272,18 @@ def test_infrared_alone_uses_the_rgb_grid_if_registered(tmp_path, model, fallbac
     known, _ = replayed(bag, model, ir_to_rgb=half.matrix, stale_ms=300.0, fallback_mode=fallback)
     alone = [answer for answer in known if answer.mode is Mode.IR_ONLY]
     assert len(alone) > 5
-    assert {answer.percepts.size for answer in known} == {SIZE}
+    assert {answer.perception.size for answer in known} == {SIZE}
     for answer in alone:
-        assert answer.percepts.registered
-        assert answer.percepts.mask.shape == SIZE[::-1]
+        assert answer.perception.registered
+        assert answer.perception.mask.shape == SIZE[::-1]
         n = round((answer.stamp_ns - START_NS) / (100 * MS))
         x = 80 - 2 * n % 60
-        np.testing.assert_allclose(answer.percepts.boxes, [[x, 50, x + 20, 70]], atol=1.5)
+        np.testing.assert_allclose(answer.perception.boxes, [[x, 50, x + 20, 70]], atol=1.5)
     plain, replay = replayed(bag, model, stale_ms=300.0, fallback_mode=fallback)
     own = [answer for answer in plain if answer.mode is Mode.IR_ONLY]
     said = [event.text for event in replay.take_events()]
     if fallback == "auto":
-        assert {answer.percepts.size for answer in own} == {(SIZE[0] // 2, SIZE[1] // 2)}
+        assert {answer.perception.size for answer in own} == {(SIZE[0] // 2, SIZE[1] // 2)}
         assert sum("own 56x42 pixels" in text for text in said) == 1
     else:
         assert own == []
@@ -342,9 +342,13 @@ def test_extrinsics_from_the_recordings_static_transforms(tmp_path, model):
     assert len(answers) == 3
     assert replay.registering.current is not None
     np.testing.assert_allclose(np.reshape(replay.registering.current.matrix, (3, 3))[:2, 2], (10.0, 5.0))
-    hot = [box for answer in answers for box, label in zip(answer.percepts.boxes, answer.percepts.labels) if label == 1]
+    hot = [
+        box for answer in answers for box, label in zip(answer.perception.boxes, answer.perception.labels) if label == 1
+    ]
     plain, _ = replayed(bag, model)
-    unmoved = [box for answer in plain for box, label in zip(answer.percepts.boxes, answer.percepts.labels) if label]
+    unmoved = [
+        box for answer in plain for box, label in zip(answer.perception.boxes, answer.perception.labels) if label
+    ]
     assert len(hot) == 3
     np.testing.assert_allclose(hot, np.array(unmoved) + [10, 5, 10, 5], atol=1.5)
     with pytest.raises(RegistrationError, match="needs /tf_static .*which is not in the bag"):
@@ -399,9 +403,9 @@ def test_a_repeated_recording_gets_equal_results_twice(tmp_path, model):
     answers, replay = replayed(record(tmp_path / "bag", first + again), model, frozen_ms=0.0)
     assert [a.stamp_ns for a in answers] == [START_NS + n * 100 * MS for n in range(10)] * 2
     for a, b in zip(answers[:10], answers[10:], strict=True):
-        assert a.percepts is not None
-        assert b.percepts is not None
-        np.testing.assert_array_equal(a.percepts.boxes, b.percepts.boxes)
+        assert a.perception is not None
+        assert b.perception is not None
+        np.testing.assert_array_equal(a.perception.boxes, b.perception.boxes)
     assert replay.feed is not None
     assert replay.feed.pairer.restarts == 1
 
@@ -456,10 +460,10 @@ def test_identities_last_through_a_change_to_an_infrared_camera_with_another_clo
     answers, _ = replayed(record(tmp_path / "bag", rows), model, tracking=True, pair_by="stamp", **settings)
     names = {mode: set() for mode in Mode}
     for answer in answers[1:]:
-        assert answer.percepts is not None
-        assert answer.percepts.track_ids is not None
-        hot = answer.percepts.labels == 1
-        names[answer.mode] |= {name for name, is_hot in zip(answer.percepts.track_ids, hot, strict=True) if is_hot}
+        assert answer.perception is not None
+        assert answer.perception.track_ids is not None
+        hot = answer.perception.labels == 1
+        names[answer.mode] |= {name for name, is_hot in zip(answer.perception.track_ids, hot, strict=True) if is_hot}
     assert len(names[Mode.IR_ONLY]) == 1
     assert names[Mode.FUSED] == names[Mode.IR_ONLY] | {""}, "none at its first sight"
 
@@ -481,8 +485,8 @@ def test_tracking_publishes_the_same_detections(tmp_path, model, filters):
         answers, _ = replayed(bag, model, tracking=tracking, ir_to_rgb=wide, stale_ms=200.0, **filters)
         assert {answer.mode for answer in answers} == {Mode.FUSED, Mode.IR_ONLY}
         assert all(("tracking" in answer.steps_ms) is tracking for answer in answers)
-        given = [answer.percepts for answer in answers if answer.percepts is not None]
-        given += [percepts.native for percepts in given if percepts.native is not None]
+        given = [answer.perception for answer in answers if answer.perception is not None]
+        given += [perception.native for perception in given if perception.native is not None]
         found.append([(p.labels.tolist(), p.boxes.tolist(), p.scores.tolist()) for p in given])
     assert any(labels for labels, _, _ in found[0])
     assert found[1] == found[0]
@@ -495,8 +499,10 @@ def test_scored_identities_are_those_of_the_node_beyond_the_maximum_number_too(t
     for floor in (None, 0.01):
         pipeline = open_pipeline(model, settings)
         with BagReader(bag) as reader:
-            given = [a.percepts for a in Replay(pipeline, settings, floor=floor).run(reader) if a.percepts is not None]
-        served = [percepts.selected(settings.are_served(percepts, pipeline.info)) for percepts in given]
-        found.append([(percepts.labels.tolist(), percepts.track_ids) for percepts in served])
+            given = [
+                a.perception for a in Replay(pipeline, settings, floor=floor).run(reader) if a.perception is not None
+            ]
+        served = [perception.selected(settings.are_served(perception, pipeline.info)) for perception in given]
+        found.append([(perception.labels.tolist(), perception.track_ids) for perception in served])
     assert found[0][-1] == ([0], ("2",))
     assert found[1] == found[0]

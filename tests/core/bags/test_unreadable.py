@@ -45,8 +45,8 @@ def test_a_damaged_frame_does_not_take_its_partner_with_it(tmp_path, model):
     alone = answers[3]
     assert (alone.rgb, alone.rgb_stamp_ns, alone.error_ns) == (None, None, None)
     assert alone.stamp_ns == START_NS + 304 * MS
-    assert alone.percepts is not None
-    np.testing.assert_allclose(alone.percepts.boxes, [[74, 50, 94, 70]])
+    assert alone.perception is not None
+    np.testing.assert_allclose(alone.perception.boxes, [[74, 50, 94, 70]])
     assert replay.drops() == {"rgb_corrupt_data": 2}
     lines = [e.text for e in replay.take_events() if e.warning]
     (line,) = (line for line in lines if line.startswith("dropped"))
@@ -59,7 +59,7 @@ def test_a_damaged_frame_costs_the_pair_if_no_camera_may_be_used_alone(tmp_path,
     for mode in ("fused_only", "rgb_only"):
         answers, replay = replayed(bag, model, fallback_mode=mode)
         assert [a.cause for a in answers] == [""] * 2 + ["rgb_corrupt_data"] + [""] * 3
-        assert answers[2].percepts is None
+        assert answers[2].perception is None
         assert replay.drops() == {"rgb_corrupt_data": 1}
 
 
@@ -86,10 +86,10 @@ def test_encodings_of_real_cameras_give_equal_results(tmp_path, model):
     assert not replay.drops()
     assert len(yuv) == 6
     for a, b in zip(plain, yuv, strict=True):
-        assert a.percepts is not None
-        assert b.percepts is not None
-        np.testing.assert_array_equal(a.percepts.labels, b.percepts.labels)
-        np.testing.assert_allclose(a.percepts.boxes, b.percepts.boxes)
+        assert a.perception is not None
+        assert b.perception is not None
+        np.testing.assert_array_equal(a.perception.labels, b.perception.labels)
+        np.testing.assert_allclose(a.perception.boxes, b.perception.boxes)
 
 
 @pytest.mark.parametrize("key", ["rgb", "ir"])
@@ -115,6 +115,6 @@ def test_the_crop_holds_in_a_bag(tmp_path, model):
     answers, replay = replayed(record(tmp_path / "bag", rows), model, ir_crop=(0.0, SIZE[1], 0.0, SIZE[1]))
     assert not replay.drops()
     for n, answer in enumerate(answers):
-        assert answer.percepts is not None
+        assert answer.perception is not None
         x = 80 - 2 * n % 60
-        np.testing.assert_allclose(answer.percepts.boxes[0], [x, 50, x + 20, 70])
+        np.testing.assert_allclose(answer.perception.boxes[0], [x, 50, x + 20, 70])

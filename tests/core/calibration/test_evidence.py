@@ -73,7 +73,7 @@ def test_registered_scenes_need_no_calibration(scenes):
     error = caught.value
     np.testing.assert_allclose(error.registration.matrix, np.eye(3).reshape(-1))
     assert error.estimate.evidence.moved_px < 2.0
-    assert error.estimate.evidence.gain < 0.05 * error.estimate.evidence.likeness_before
+    assert error.estimate.evidence.gain < 0.05 * error.estimate.evidence.correlation_before
 
 
 @pytest.mark.slow

@@ -206,16 +206,16 @@ class TestPipeline:
     def test_a_hot_object_is_detected_in_rgb_pixels(self, path):
         rgb, infrared, hot = self.frames()
         registration = Registration((1.6, 0, 90, 0, 1.6, 70, 0, 0, 1), IR, RGB)
-        percepts = Pipeline.open(path, device="cpu", registration=registration)(rgb, infrared)
+        perception = Pipeline.open(path, device="cpu", registration=registration)(rgb, infrared)
         wanted = hot * 1.6 + np.array([90, 70, 90, 70])
-        np.testing.assert_allclose(percepts.boxes[0], wanted, atol=2.5)
+        np.testing.assert_allclose(perception.boxes[0], wanted, atol=2.5)
 
     def test_results_of_infrared_alone_are_in_its_own_pixels(self, path):
         _, infrared, hot = self.frames()
         pipeline = Pipeline.open(path, device="cpu", registration=Registration(SHIFTED, IR, RGB))
-        percepts = pipeline(None, infrared)
-        assert (percepts.mode, percepts.size) == (Mode.IR_ONLY, IR)
-        np.testing.assert_allclose(percepts.boxes[0], hot, atol=1.1)
+        perception = pipeline(None, infrared)
+        assert (perception.mode, perception.size) == (Mode.IR_ONLY, IR)
+        np.testing.assert_allclose(perception.boxes[0], hot, atol=1.1)
 
     def test_it_may_be_set_between_frames(self, path):
         rgb, infrared, hot = self.frames()

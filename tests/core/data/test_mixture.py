@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from spectradino_core.data.augment import Augmentation, shrink
-from spectradino_core.data.mixture import Epochs, KeptPairs, Mixture
+from spectradino_core.data.mixture import CachedPairs, Epochs, Mixture
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scene_sets import (
     FIRST_TEST_SEED,
@@ -131,32 +131,32 @@ class Numbered:
 
 
 def test_an_epoch_shows_every_pair_once_in_an_order_of_its_own():
-    epochs = Epochs(KeptPairs(Numbered(7)), Augmentation(), 0)
+    epochs = Epochs(CachedPairs(Numbered(7)), Augmentation(), 0)
     names = [[epochs.sample(epoch * 7 + i)[0].name for i in range(7)] for epoch in range(3)]
     assert all(sorted(epoch) == [str(i) for i in range(7)] for epoch in names)
     assert len({tuple(epoch) for epoch in names}) == 3
 
 
 def test_a_sample_of_an_epoch_does_not_depend_on_what_was_drawn_before():
-    a, b = (Epochs(KeptPairs(Numbered(5)), Augmentation(), 3) for _ in range(2))
+    a, b = (Epochs(CachedPairs(Numbered(5)), Augmentation(), 3) for _ in range(2))
     there = [a.sample(i) for i in range(12)]
     back = [b.sample(i) for i in reversed(range(12))][::-1]
     for (x, px), (y, py) in zip(there, back, strict=True):
         np.testing.assert_array_equal(x.rgb, y.rgb)
         np.testing.assert_array_equal(px, py)
     with pytest.raises(ValueError, match="no pairs"):
-        Epochs(KeptPairs(Numbered(0)), Augmentation(), 0)
+        Epochs(CachedPairs(Numbered(0)), Augmentation(), 0)
 
 
 def test_pairs_are_read_once_as_far_as_there_is_room():
     pairs = Numbered(4)
     one = 32 * 40 * 5
-    kept = KeptPairs(pairs, room=2 * one)
+    kept = CachedPairs(pairs, max_bytes=2 * one)
     for _ in range(3):
         for place in range(4):
             assert kept[place].name == str(place)
     assert pairs.reads == [1, 1, 3, 3]
-    small = KeptPairs(pairs, largest=(20, 20))
+    small = CachedPairs(pairs, largest=(20, 20))
     assert small[1].size == (20, 16)
 
 

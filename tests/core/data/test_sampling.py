@@ -93,7 +93,7 @@ LOSSES = {"nir": 0.2, "swir": 0.2, "lwir": 1.2}
 def test_adaptive_bands_show_more_of_what_is_learnt_badly():
     sampling = AdaptiveBands(list(LOSSES), seed=3, period=30)
     shown = [group for group, _ in run(sampling, range(900), LOSSES)]
-    chances = dict(zip(LOSSES, sampling._chances_of(900 // 30)))
+    chances = dict(zip(LOSSES, sampling._probabilities_of(900 // 30)))
     assert chances["lwir"] == pytest.approx(0.1 + 0.7 * 1.2 / 1.6)
     assert chances["nir"] == pytest.approx(0.1 + 0.7 * 0.2 / 1.6)
     share = shown[60:].count("lwir") / 840

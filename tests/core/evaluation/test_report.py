@@ -163,7 +163,7 @@ def test_class_excluded_from_the_means_is_named(blob):
     model = Pipeline.open(blob, device="cpu")
     nothing = model.info.mask_classes[0]
     report = Report({"m": model.info}, {}, "c", "t")
-    report.add(compare([model], [], Pairs(model.info), left_out=[nothing]))
+    report.add(compare([model], [], Pairs(model.info), excluded=[nothing]))
     assert f"Classes excluded from the means: {nothing}." in report.markdown()
     comparison = report.comparisons[0]
     others = [v.mean for label, v in comparison.by_class("iou", FUSED).items() if label != nothing]
@@ -185,7 +185,7 @@ def test_what_does_not_belong_together_is_refused(blob):
     with pytest.raises(ValueError, match=r"b.onnx can't be compared with a.onnx: it knows the boxes \['dog', 'cat'\]"):
         same_task({"a.onnx": model.info, "b.onnx": other})
     with pytest.raises(ValueError, match="sky can't be excluded from the means: the mask classes are"):
-        compare([model], [], Pairs(model.info), left_out=["sky"])
+        compare([model], [], Pairs(model.info), excluded=["sky"])
     data = Pairs(model.info)
     data.infrared = Modality.NIR
     with pytest.raises(ValueError, match="pairs pairs RGB with nir, blob takes lwir"):

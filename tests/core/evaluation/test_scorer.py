@@ -112,7 +112,7 @@ def test_labels_are_matched_by_name(pipeline):
 
 
 def test_the_worst_frames_are_kept_in_order_with_what_is_wrong(pipeline):
-    worst = WorstFrames(pipeline.info, pipeline.score_threshold, most=2)
+    worst = WorstFrames(pipeline.info, pipeline.score_threshold, max_frames=2)
     pairs = [
         pair(name="perfect", mask=None),
         pair(red=False, name="one", mask=None),

@@ -26,7 +26,7 @@ def detections(boxes: int, score: float = 0.9) -> PerceptionResult:
 
 
 def test_the_worst_are_kept_the_worst_first_a_second_apart() -> None:
-    worst = WorstFrames(INFO, 0.5, most=3, apart_ns=S)
+    worst = WorstFrames(INFO, 0.5, max_frames=3, min_spacing_ns=S)
     # Seconds and false detections; each frame misses its true box besides.
     for second, false in ((0, 0), (0.4, 3), (0.8, 1), (2, 1), (4, 5), (4.5, 5), (6, 0), (8, 2)):
         worst.add("a frame", detections(false), lambda: [IMAGE], TRUE, round(second * S))
@@ -54,7 +54,7 @@ def test_correct_false_and_missed_boxes_have_their_colours() -> None:
 
 
 def test_without_truth_frames_are_spread_over_the_recording() -> None:
-    shown = WorstFrames(INFO, 0.5, most=4)
+    shown = WorstFrames(INFO, 0.5, max_frames=4)
     for second in range(37):
         shown.add("a frame", detections(1), lambda: [IMAGE], None, second * S)
     stamps = [p.stamp_ns // S for p in shown.frames()]
@@ -66,6 +66,6 @@ def test_without_truth_frames_are_spread_over_the_recording() -> None:
 
 @pytest.mark.parametrize("true", [TRUE, None])
 def test_none_are_kept_where_none_are_wanted(true: TrueBoxes | None) -> None:
-    worst = WorstFrames(INFO, 0.5, most=0)
+    worst = WorstFrames(INFO, 0.5, max_frames=0)
     worst.add("a frame", detections(2), lambda: [IMAGE], true)
     assert worst.frames() == []

@@ -19,7 +19,7 @@ from spectradino_core.export.torch_engine import TorchEngine
 from spectradino_core.modality import Modality
 from spectradino_core.models.perception import Perception
 from spectradino_core.models.perception_checkpoint import save_perception
-from spectradino_core.runtime.bundle import METADATA_KEY, WEIGHTS_KEY, beside
+from spectradino_core.runtime.bundle import METADATA_KEY, WEIGHTS_KEY, companion_path
 from spectradino_core.runtime.network_inputs import signature
 from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.parity import network_inputs, unpack_samples
@@ -52,13 +52,13 @@ def exported(request, model, tmp_path_factory):
     path = tmp_path_factory.mktemp("alone") / "m.onnx"
     export(model, smoke().info(), path, PAIRS, request.param)
     for stream in STREAMS:
-        export(model, smoke().info(), beside(path, stream), PAIRS, request.param, stream)
+        export(model, smoke().info(), companion_path(path, stream), PAIRS, request.param, stream)
     return path
 
 
 @pytest.mark.parametrize("stream", STREAMS)
 def test_companions_model_agrees_with_pytorch_and_with_model_of_both_streams(exported, model, stream):
-    own, both = OnnxEngine(beside(exported, stream), "cpu"), OnnxEngine(exported, "cpu")
+    own, both = OnnxEngine(companion_path(exported, stream), "cpu"), OnnxEngine(exported, "cpu")
     torch_ = TorchEngine.of(model, own.info)
     spread = 0.0
     for pair in [scene_sample(9_200_100 + i, Modality.LWIR, (200, 160)) for i in range(3)]:
@@ -79,7 +79,7 @@ def test_companions_model_agrees_with_pytorch_and_with_model_of_both_streams(exp
 
 @pytest.mark.parametrize("stream", STREAMS)
 def test_companions_model_has_inputs_of_its_stream_and_samples(exported, stream):
-    own = OnnxEngine(beside(exported, stream), "cpu")
+    own = OnnxEngine(companion_path(exported, stream), "cpu")
     graph = onnx.load(str(own.path))
     auxiliary = {"rgb": "content", "ir": "ir_gain"}[stream]
     wanted = [stream, auxiliary] if own.info.inputs == "raw" else [stream]
@@ -112,8 +112,8 @@ def test_infrared_features_of_one_pass_serve_other_rgb_images(model, tmp_path, o
         model = Perception(replace(smoke().architecture, **options)).eval()
     path = tmp_path / "m.onnx"
     export(model, smoke().info(), path, PAIRS[:1], features=True)
-    export(model, smoke().info(), beside(path, "reuse"), PAIRS[:1], streams="reuse")
-    both, own = OnnxEngine(path, "cpu"), OnnxEngine(beside(path, "reuse"), "cpu")
+    export(model, smoke().info(), companion_path(path, "reuse"), PAIRS[:1], streams="reuse")
+    both, own = OnnxEngine(path, "cpu"), OnnxEngine(companion_path(path, "reuse"), "cpu")
     assert both.info.features == own.info.features == (len(model.architecture.fused), 120, 48)
     assert len(model.architecture.fused) == (2 if options else 1)
     torch_ = TorchEngine.of(model, both.info)
@@ -129,7 +129,7 @@ def test_infrared_features_of_one_pass_serve_other_rgb_images(model, tmp_path, o
 
 
 def test_models_of_one_checkpoint_share_a_digest(exported, model):
-    paths = (exported, *(beside(exported, stream) for stream in STREAMS))
+    paths = (exported, *(companion_path(exported, stream) for stream in STREAMS))
     digests = {OnnxEngine(path, "cpu").info.provenance[WEIGHTS_KEY] for path in paths}
     info = smoke().info()
     assert digests == {weights_digest(model, info)}
@@ -167,7 +167,7 @@ def test_commands_export_describe_and_convert_single_stream_models(model, tmp_pa
     assert sorted(p.name for p in tmp_path.glob("*.onnx")) == [
         "my.ir.onnx", "my.onnx", "my.reuse.onnx", "my.rgb.onnx",
     ]  # fmt: skip
-    own = beside(path, "ir")
+    own = companion_path(path, "ir")
     capsys.readouterr()
     assert main(["info", "--model", str(own)]) == 0
     assert json.loads(capsys.readouterr().out)["streams"] == "ir"
@@ -177,7 +177,7 @@ def test_commands_export_describe_and_convert_single_stream_models(model, tmp_pa
     assert (info.streams, info.inputs) == ("ir", "raw")
     assert info.provenance[WEIGHTS_KEY] == weights_digest(model, smoke().info())
     assert len(Pipeline(OnnxEngine(small, "cpu"))(None, PAIRS[0].infrared).size) == 2
-    assert OnnxEngine(path, "cpu").info.features == OnnxEngine(beside(path, "reuse"), "cpu").info.features
+    assert OnnxEngine(path, "cpu").info.features == OnnxEngine(companion_path(path, "reuse"), "cpu").info.features
     assert (
         main(
             [
@@ -194,9 +194,21 @@ def test_commands_export_describe_and_convert_single_stream_models(model, tmp_pa
         )
         == 0
     )
-    reuse = str(beside(tmp_path / "p8.onnx", "reuse"))
+    reuse = str(companion_path(tmp_path / "p8.onnx", "reuse"))
     assert (
-        main(["convert", "--model", str(beside(path, "reuse")), "--out", reuse, "--precision", "int8", "--scenes", "2"])
+        main(
+            [
+                "convert",
+                "--model",
+                str(companion_path(path, "reuse")),
+                "--out",
+                reuse,
+                "--precision",
+                "int8",
+                "--scenes",
+                "2",
+            ]
+        )
         == 0
     )
     assert json.loads(OnnxEngine(reuse, "cpu").info.to_json())["streams"] == "reuse"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from spectradino_core.calibration.registration import Registration
-from spectradino_core.runtime.bundle import WEIGHTS_KEY, BundleError, ModelInfo, beside
+from spectradino_core.runtime.bundle import WEIGHTS_KEY, BundleError, ModelInfo, companion_path
 from spectradino_core.runtime.companions import CompanionEngine
 from spectradino_core.runtime.engine import Engine, EngineError
 from spectradino_core.runtime.engines import open_engine
@@ -43,7 +43,7 @@ def family(folder: Path, form: str = "raw") -> Path:
     """A model file with a single-stream model for each stream beside it."""
     model = make_blob_model(folder / "blob.onnx", SIZE, inputs=form, provenance=WEIGHTS)
     for stream in FRAMES:
-        make_blob_model(beside(model, stream), SIZE, inputs=form, streams=stream, provenance=WEIGHTS)
+        make_blob_model(companion_path(model, stream), SIZE, inputs=form, streams=stream, provenance=WEIGHTS)
     return model
 
 
@@ -78,8 +78,8 @@ def _wait_until(what) -> None:
 
 
 def test_the_files_lie_beside():
-    assert beside(Path("a/m.onnx"), "rgb") == Path("a/m.rgb.onnx")
-    assert beside(Path("a/m.v2"), "ir") == Path("a/m.v2.ir.onnx")
+    assert companion_path(Path("a/m.onnx"), "rgb") == Path("a/m.rgb.onnx")
+    assert companion_path(Path("a/m.v2"), "ir") == Path("a/m.v2.ir.onnx")
 
 
 def test_single_stream_models_give_the_results_of_the_two_stream_model(model):
@@ -120,7 +120,7 @@ def test_a_graph_that_is_slow_to_open_keeps_no_frame_waiting(model):
 
 def spoil(model: Path, how: str, folder: Path) -> Path:
     target = shutil.copy(model, folder / "m.onnx")
-    own = beside(Path(target), "rgb")
+    own = companion_path(Path(target), "rgb")
     form = open_engine(model, "cpu").info.inputs
     if how == "other weights":
         make_blob_model(own, SIZE, inputs=form, streams="rgb", provenance={WEIGHTS_KEY: "b" * 64})
@@ -130,11 +130,11 @@ def spoil(model: Path, how: str, folder: Path) -> Path:
         other = "raw" if form == "normalised" else "normalised"
         make_blob_model(own, SIZE, inputs=other, streams="rgb", provenance=WEIGHTS)
     elif how == "other stream":
-        shutil.copy(beside(model, "ir"), own)
+        shutil.copy(companion_path(model, "ir"), own)
     elif how == "both streams":
         shutil.copy(model, own)
     else:
-        own.write_bytes(beside(model, "rgb").read_bytes()[:1000])
+        own.write_bytes(companion_path(model, "rgb").read_bytes()[:1000])
     return Path(target)
 
 
@@ -171,7 +171,7 @@ def test_without_single_stream_models_nothing_is_logged(tmp_path):
 def test_a_failing_single_stream_model_costs_no_frame_and_is_dropped_with_a_log_line(tmp_path):
     """Its description states the same weights, but its graph has another size: ONNX Runtime refuses the frame."""
     model = make_blob_model(tmp_path / "m.onnx", SIZE, provenance=WEIGHTS)
-    make_blob_model(beside(model, "rgb"), (28, 28), streams="rgb", provenance=WEIGHTS)
+    make_blob_model(companion_path(model, "rgb"), (28, 28), streams="rgb", provenance=WEIGHTS)
     robot = Robot(model)
     robot.pipeline(RGB, None)
     _wait_until(lambda: len(robot.pipeline(RGB, None)) == 1 and robot.lines)
@@ -236,7 +236,7 @@ def test_one_that_only_the_cpu_runs_does_not_serve_beside_an_accelerator(model):
 
 def test_single_stream_models_are_compared_with_the_cpu_on_their_own_samples(model, tmp_path):
     """The engine that replaces a GPU gives the results of another graph: it must not serve."""
-    path = beside(model, "ir")
+    path = companion_path(model, "ir")
     reference = OnnxEngine(path, "cpu")
     inputs = sample_inputs(reference)
     assert len(inputs) == 2
@@ -257,11 +257,11 @@ def test_a_single_stream_model_cannot_be_opened_alone(model):
     with pytest.raises(
         BundleError, match=r"blob\.rgb\.onnx does not take both cameras' images \(rgb\): give blob\.onnx"
     ):
-        open_engine(beside(model, "rgb"), "cpu")
+        open_engine(companion_path(model, "rgb"), "cpu")
 
 
 def test_it_refuses_frames_of_the_other_camera(model):
-    pipeline = Pipeline(open_engine(beside(model, "rgb"), "cpu", streams="rgb"))
+    pipeline = Pipeline(open_engine(companion_path(model, "rgb"), "cpu", streams="rgb"))
     assert len(pipeline(RGB, None)) == 1
     for frames in ((RGB, IR), (None, IR)):
         with pytest.raises(FrameError, match="rgb camera only"):
@@ -280,7 +280,9 @@ OTHER_IR = np.roll(IR, -14, axis=1)
 def reusing(request, tmp_path) -> Path:
     """A model file with the network that reuses infrared features beside it."""
     model = make_blob_model(tmp_path / "blob.onnx", SIZE, inputs=request.param, provenance=WEIGHTS, **FEATURES)
-    make_blob_model(beside(model, "reuse"), SIZE, inputs=request.param, streams="reuse", provenance=WEIGHTS, **FEATURES)
+    make_blob_model(
+        companion_path(model, "reuse"), SIZE, inputs=request.param, streams="reuse", provenance=WEIGHTS, **FEATURES
+    )
     return model
 
 
@@ -386,13 +388,13 @@ def test_a_registration_that_changes_makes_the_kept_input_invalid(reusing):
 
 def test_a_network_that_does_not_fit_the_features_is_not_used(tmp_path):
     plain = make_blob_model(tmp_path / "m.onnx", SIZE, provenance=WEIGHTS)  # gives none
-    make_blob_model(beside(plain, "reuse"), SIZE, streams="reuse", provenance=WEIGHTS, **FEATURES)
+    make_blob_model(companion_path(plain, "reuse"), SIZE, streams="reuse", provenance=WEIGHTS, **FEATURES)
     robot, key = Robot(plain), object()
     for _ in range(3):
         assert len(robot.pipeline(RGB, IR, key)) == 2
     assert robot.lines == [], "it is never needed"
     other = make_blob_model(tmp_path / "n.onnx", SIZE, provenance=WEIGHTS, features=(2, 8, 98))
-    make_blob_model(beside(other, "reuse"), SIZE, streams="reuse", provenance=WEIGHTS, **FEATURES)
+    make_blob_model(companion_path(other, "reuse"), SIZE, streams="reuse", provenance=WEIGHTS, **FEATURES)
     robot = Robot(other)
     _wait_until(lambda: len(robot.pipeline(RGB, IR, key)) == 2 and robot.lines)
     assert "takes infrared features [1, 8, 196], the model file gives [2, 8, 98]" in robot.lines[0]
@@ -402,7 +404,7 @@ def test_a_network_that_does_not_fit_the_features_is_not_used(tmp_path):
 def test_a_network_of_another_precision_does_not_take_turns_with_the_model(tmp_path):
     model = make_blob_model(tmp_path / "m.onnx", SIZE, provenance=WEIGHTS, **FEATURES)
     converted = WEIGHTS | {"converted": {"precision": "int8", "weight_bits": 7}}
-    make_blob_model(beside(model, "reuse"), SIZE, streams="reuse", provenance=converted, **FEATURES)
+    make_blob_model(companion_path(model, "reuse"), SIZE, streams="reuse", provenance=converted, **FEATURES)
     robot, key = Robot(model), object()
     _wait_until(lambda: len(robot.pipeline(RGB, IR, key)) == 2 and robot.lines)
     assert "computes in int8, the model file in fp32" in robot.lines[0]
@@ -447,4 +449,4 @@ def test_a_description_of_features_is_checked(change, words):
 
 def test_a_network_that_reuses_features_is_no_model_file(reusing):
     with pytest.raises(BundleError, match=r"does not take both cameras' images \(reuse\): give blob\.onnx"):
-        open_engine(beside(reusing, "reuse"), "cpu")
+        open_engine(companion_path(reusing, "reuse"), "cpu")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from spectradino_core.runtime import engines
-from spectradino_core.runtime.bundle import WEIGHTS_KEY, beside
+from spectradino_core.runtime.bundle import WEIGHTS_KEY, companion_path
 from spectradino_core.runtime.companions import CompanionEngine
 from spectradino_core.runtime.engines import BuildError, build, open_engine
 from spectradino_core.runtime.network_inputs import blank_input
@@ -96,7 +96,7 @@ def test_graphs_of_one_stream_are_opened_at_once_for_tensorrt_only(tmp_path):
     weights = {WEIGHTS_KEY: "a" * 64}
     model = make_blob_model(tmp_path / "m.onnx", (28, 14), provenance=weights)
     for stream in ("rgb", "ir"):
-        make_blob_model(beside(model, stream), (28, 14), streams=stream, provenance=weights)
+        make_blob_model(companion_path(model, stream), (28, 14), streams=stream, provenance=weights)
     opened: list[tuple[str, bool]] = []
 
     def open_one(path, device, threads, stream):

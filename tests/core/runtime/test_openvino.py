@@ -18,7 +18,7 @@ import pytest
 from onnx import helper
 
 from spectradino_core.runtime import engines, openvino_engine, parity
-from spectradino_core.runtime.bundle import WEIGHTS_KEY, beside
+from spectradino_core.runtime.bundle import WEIGHTS_KEY, companion_path
 from spectradino_core.runtime.engine import EngineError
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.network_inputs import blank_input
@@ -397,7 +397,7 @@ def test_companions_run_in_openvino_too(tmp_path, device):
 def test_features_of_an_infrared_frame_are_reused(tmp_path):
     features = {"features": (1, 8, 196), "provenance": {WEIGHTS_KEY: "a" * 64}}
     model = make_blob_model(tmp_path / "blob.onnx", SIZE, **features)
-    make_blob_model(beside(model, "reuse"), SIZE, streams="reuse", **features)
+    make_blob_model(companion_path(model, "reuse"), SIZE, streams="reuse", **features)
     reused = CountingOpener()
     robot, plain = Robot(model, device="openvino", open_one=reused), Pipeline.open(model, device="cpu")
     passes, key = until_reused(robot, reused), object()

@@ -10,7 +10,7 @@ from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 from tests.blob_model import blob_info
 
 
-def percepts(mask: np.ndarray | None) -> PerceptionResult:
+def make_perception(mask: np.ndarray | None) -> PerceptionResult:
     return PerceptionResult(
         boxes=np.array([[40, 60, 100, 120]], np.float32),
         scores=np.array([0.7], np.float32),
@@ -23,7 +23,7 @@ def percepts(mask: np.ndarray | None) -> PerceptionResult:
 
 def test_boxes_are_drawn_in_place_in_their_class_colour():
     image = np.full((140, 160, 3), 30, np.uint8)
-    drawn = draw_overlay(image, percepts(None), blob_info())
+    drawn = draw_overlay(image, make_perception(None), blob_info())
     assert tuple(drawn[90, 40]) == BOX_COLOURS[1]
     assert tuple(drawn[120, 70]) == BOX_COLOURS[1]
     assert (drawn[130:, :30] == 30).all()
@@ -34,7 +34,7 @@ def test_mask_is_blended_and_unlabelled_pixels_are_not():
     image = np.full((140, 160, 3), 100, np.uint8)
     mask = np.full((140, 160), 255, np.uint8)
     mask[:20, 130:] = 1  # red in the blob model's palette
-    drawn = draw_overlay(image, percepts(mask), blob_info())
+    drawn = draw_overlay(image, make_perception(mask), blob_info())
     assert abs(int(drawn[5, 150, 0]) - 154) <= 1
     assert abs(int(drawn[5, 150, 1]) - 65) <= 1
     assert (drawn[135, 150] == 100).all()
@@ -42,14 +42,14 @@ def test_mask_is_blended_and_unlabelled_pixels_are_not():
 
 def test_a_box_at_the_top_keeps_its_text_inside():
     image = np.zeros((140, 160, 3), np.uint8)
-    found = percepts(None)
+    found = make_perception(None)
     found.boxes[:] = (0, 0, 159, 30)
     assert (draw_overlay(image, found, blob_info())[:12, :40] != 0).any()
 
 
 def test_maximum_temperatures_follow_the_scores_where_there_are_some():
     image = np.zeros((140, 160, 3), np.uint8)
-    found = percepts(None)
+    found = make_perception(None)
     plain = draw_overlay(image, found, blob_info())
     found.temperatures = np.full((1, 3), np.nan, np.float32)
     np.testing.assert_array_equal(draw_overlay(image, found, blob_info()), plain)

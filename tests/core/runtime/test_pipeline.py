@@ -44,24 +44,24 @@ def frames(size: tuple[int, int], dtype=np.uint16) -> tuple[np.ndarray, np.ndarr
 @pytest.mark.parametrize("size", SIZES)
 def test_boxes_lie_on_source_pixels(pipeline, size):
     rgb, infrared, red, hot = frames(size)
-    percepts = pipeline(rgb, infrared)
-    assert percepts.size == size
-    assert percepts.mode is Mode.FUSED
-    assert percepts.labels.tolist() == [HOT, RED]  # best first
-    np.testing.assert_allclose(percepts.scores, [HOT_SCORE, RED_SCORE], atol=1e-6)
+    perception = pipeline(rgb, infrared)
+    assert perception.size == size
+    assert perception.mode is Mode.FUSED
+    assert perception.labels.tolist() == [HOT, RED]  # best first
+    np.testing.assert_allclose(perception.scores, [HOT_SCORE, RED_SCORE], atol=1e-6)
     tolerance = 1.01 * max(size[0] / 644, size[1] / 476, 1.0)  # one pixel of whichever grid is the coarser
-    np.testing.assert_allclose(percepts.boxes[0], hot, atol=tolerance)
-    np.testing.assert_allclose(percepts.boxes[1], red, atol=tolerance)
+    np.testing.assert_allclose(perception.boxes[0], hot, atol=tolerance)
+    np.testing.assert_allclose(perception.boxes[1], red, atol=tolerance)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_mask_lies_on_source_pixels(pipeline, size):
     rgb, infrared, red, _ = frames(size)
-    percepts = pipeline(rgb, infrared)
+    perception = pipeline(rgb, infrared)
     truth = np.zeros((size[1], size[0]), bool)
     truth[red[1] : red[3], red[0] : red[2]] = True
-    found = percepts.mask == 1
-    assert percepts.mask.shape == truth.shape
+    found = perception.mask == 1
+    assert perception.mask.shape == truth.shape
     assert (found & truth).sum() / (found | truth).sum() > 0.85
 
 
@@ -78,8 +78,8 @@ def test_either_camera_alone(pipeline):
 def test_infrared_of_another_resolution_is_scaled_to_the_rgb_frame(pipeline):
     rgb, _, _, _ = frames((1280, 1024))
     _, infrared, _, hot = frames((640, 512))
-    percepts = pipeline(rgb, infrared)
-    np.testing.assert_allclose(percepts.boxes[0], 2 * hot, atol=4.1)
+    perception = pipeline(rgb, infrared)
+    np.testing.assert_allclose(perception.boxes[0], 2 * hot, atol=4.1)
 
 
 @pytest.mark.parametrize(

@@ -374,7 +374,7 @@ def test_a_camera_that_repeats_one_image_is_known_by_the_packed_bytes(counts):
         if form == ".jpg":
             images[1] = images[0].copy()
             images[1][30, 41] ^= 63
-        still, moved = (open_compressed_infrared(message(packed(form, image), "")).look for image in images)
+        still, moved = (open_compressed_infrared(message(packed(form, image), "")).fingerprint for image in images)
         frozen = FrozenDetector(400)
         assert [frozen(still, n * 100_000_000) for n in range(6)] == [False] * 4 + [True] * 2
         assert not frozen(moved, 600_000_000)

@@ -60,13 +60,13 @@ class TestOffset:
         assert "set ir_time_offset_ms to" in hint
         assert "learn_ir_time_offset" in hint
         assert rig.feed.ir_time_offset_ms == given_ms, "reported only"
-        assert rig.feed.offsets.shown.offset_ns / MS == pytest.approx(offset_ms, abs=10)
+        assert rig.feed.offsets.image_offset.offset_ns / MS == pytest.approx(offset_ms, abs=10)
 
     @pytest.mark.parametrize(("offset_ms", "given_ms"), [(0.0, 0.0), (40.0, 40.0)])
     def test_a_clock_that_is_right_or_corrected_draws_no_hint(self, offset_ms, given_ms):
         frames = shots(seconds=29, offset_ms=offset_ms, delays_ms=(20.0, 90.0))
         rig = play(Rig(ir_time_offset_ms=given_ms), frames)
-        assert rig.feed.offsets.shown is not None
+        assert rig.feed.offsets.image_offset is not None
         assert not [line for line in rig.lines if "ir frames look" in line]
 
     def test_what_the_images_show_is_put_into_force_if_it_may_be_learnt(self):

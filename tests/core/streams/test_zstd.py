@@ -102,5 +102,5 @@ def test_a_camera_that_repeats_one_image_is_known_by_the_packed_bytes(counts):
     other = counts.copy()
     other[30, 41] += 1
     sent = [zstd_of("mono16", 60, 80, 160, image.tobytes()) for image in (counts, counts, other)]
-    looks = [open_compressed_infrared(one).look.item() for one in sent]
+    looks = [open_compressed_infrared(one).fingerprint.item() for one in sent]
     assert looks[0] == looks[1] != looks[2]

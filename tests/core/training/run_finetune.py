@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from spectradino_core.data.augment import Augmentation
-from spectradino_core.data.mixture import Epochs, KeptPairs
+from spectradino_core.data.mixture import CachedPairs, Epochs
 from spectradino_core.models.perception import Architecture
 from spectradino_core.training import loop
 from spectradino_core.training.finetune import TrainingData, finetune
@@ -74,7 +74,7 @@ def main() -> int:
         die_at(options.die_at)
     recipe = recipe_of(options)
     data = TrainingData(
-        Epochs(KeptPairs(Squares(10)), recipe.augmentation, 0),
+        Epochs(CachedPairs(Squares(10)), recipe.augmentation, 0),
         [Squares(4, first=1000).load(1000 + i) for i in range(4)],
         {"squares": 1.0},
         epoch=10,

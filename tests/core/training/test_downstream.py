@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spectradino_core.cli import main
-from spectradino_core.data.mixture import Epochs, KeptPairs
+from spectradino_core.data.mixture import CachedPairs, Epochs
 from spectradino_core.datasets.registry import BENCHMARKS, find_benchmark
 from spectradino_core.modality import Modality
 from spectradino_core.models import SpectraDINO, ViT
@@ -309,7 +309,7 @@ def test_a_wrong_backbone_is_named_and_nothing_is_written(words, message, wrong_
 def test_first_log_lines_describe_mode_data_and_folder(tmp_path, caplog):
     whole = smoke()
     recipe = replace(whole, mode="head", loop=replace(whole.loop, steps=1, warmup=0, checkpoint_every=1))
-    pairs = Epochs(KeptPairs(Squares(12)), recipe.augmentation, 0)
+    pairs = Epochs(CachedPairs(Squares(12)), recipe.augmentation, 0)
     data = TrainingData(pairs, [], {"squares train": 1.0}, epoch=12)
     with caplog.at_level("INFO", "spectradino_core"):
         finetune(recipe, tmp_path / "run", None, device="cpu", workers=0, training_data=data)

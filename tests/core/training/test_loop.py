@@ -137,7 +137,7 @@ def test_a_loss_is_read_from_the_device_at_checks_only():
     watch = LossWatch(torch.device("cpu"), 5)
     watch._at_once = False
     for value in (1.0, float("nan"), float("inf"), 2.0):
-        watch.see(torch.tensor(value))
+        watch.record(torch.tensor(value))
         watch.next()
     with pytest.raises(NonFiniteLossError, match="at step 6: lower the learning rate$"):
         watch.check()
@@ -145,7 +145,7 @@ def test_a_loss_is_read_from_the_device_at_checks_only():
 
 def test_no_checkpoint_is_written_of_a_run_that_is_lost(tmp_path, monkeypatch):
     """Between two checks, where the loss is not read, a checkpoint would hold non-finite weights."""
-    monkeypatch.setattr(LossWatch, "see", _deferred(LossWatch.see))
+    monkeypatch.setattr(LossWatch, "record", _deferred(LossWatch.record))
     model = torch.nn.Linear(1, 1)
 
     def loss_of(runner, batch):

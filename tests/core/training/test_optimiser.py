@@ -8,7 +8,7 @@ from torch import nn
 
 from spectradino_core.modality import Modality
 from spectradino_core.models.spectradino import SpectraDINO
-from spectradino_core.training.optimiser import BandedAdamW, adamw_for, shown_bands
+from spectradino_core.training.optimiser import BandedAdamW, active_bands, adamw_for
 from spectradino_core.training.stages import freeze, stage_recipe
 
 
@@ -98,7 +98,7 @@ def test_a_step_on_one_band_does_not_change_the_others(band):
         out = model({Modality.RGB: torch.randn(2, 3, 28, 28), band: torch.rand(2, 1, 28, 28)})
         optimiser.zero_grad()
         (out[Modality.RGB].cls.sin().sum() + out[band].cls.cos().sum()).backward()
-        assert shown_bands(model) == [0, int(band)]
+        assert active_bands(model) == [0, int(band)]
         optimiser.step()
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert {name.split(".")[1] for name in moved if name.startswith("stems")} == {band.key}
