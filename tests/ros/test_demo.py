@@ -75,6 +75,7 @@ def test_real_pairs_get_results_scores_and_overlays(data: Path, model: Path, ros
     (out / "overlays").mkdir(parents=True)
     (out / "overlays/0042.png").write_bytes(b"of an earlier run")
     (out / "overlays/mine.png").write_bytes(b"of somebody else")
+    (out / "node.log").write_text("[INFO] [detector_node]: of that run")
     done = run_demo(["--out", out, "--data", data, "--model", model], ros_domain)
     assert done.returncode == 0, done.stderr
     assert "6 of 6 pairs with results (6 fused)" in done.stdout

@@ -137,7 +137,7 @@ def test_pattern_gives_the_sequence(tmp_path):
 def test_a_manifest_above_the_root_names_the_way_down(tmp_path):
     fill(tmp_path / "sets/ir500k", *(f"{band}/{k:05d}.png" for band in ("RGB", "TIR") for k in range(8)))
     text = make_manifest("ir500k", tmp_path / "sets/ir500k", tmp_path / "all.jsonl")
-    assert "8 items (lwir 8), 1 sequences" in text
+    assert "8 items (lwir 8), 1 sequence" in text
     source = ManifestSource(tmp_path / "all.jsonl")
     assert source.load(0, ("lwir",)).images["lwir"].shape == (8, 10)
 
