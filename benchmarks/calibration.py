@@ -1,24 +1,24 @@
-"""How well registrations are found from real pairs of images, and whether wrong ones are refused.
+"""Accuracy of registrations estimated from real pairs of images, and refusal of mismatched pairs.
 
     python -m benchmarks.calibration --data path/to/roadscene_rgb_lwir
 
-(The committed figures are of all 161 pairs: seven minutes of two cores. `--every 3` takes every third. How the time
-offset is found: `calibration_time.py`.)
+(The committed results are of all 161 pairs and take seven minutes of two cores. `--every 3` takes every third. For time
+offsets see `calibration_time.py`.)
 
-Each pair of RoadScene (both splits) is recorded anew by two made-up cameras: the colour image is cropped to a window of
-85 to 100 % of its sides, the infrared one to another window of 72 to 100 %, resized by 0.75 to 1.3; so shift and scale
-of the true homography are known, relative to the alignment that the data set gives. That alignment is itself off by a
-pixel or more, differently in each pair. So two errors are given, both medians over a grid on the infrared image:
+Each pair of RoadScene (both splits) is seen by two simulated cameras: the RGB image is cropped to a window of 85 to
+100 % of its sides, the infrared image to another window of 72 to 100 % and resized by 0.75 to 1.3. So shift and scale
+of the true homography are known, relative to the alignment of the data set, which is itself wrong by a pixel or more,
+differently in each pair. So there are two errors, both medians over a grid on the infrared image:
 
-- `error_px`: the homography found against the one applied: it holds the data set's own misalignment;
-- `error_compensated_px`: the same after the data set's misalignment, as the same code finds it on the pair as it
-  comes, is taken out: what remains is how well the applied shift and scale were recovered.
+- `error_px`: estimated homography compared with the applied one; includes the data set's own misalignment;
+- `error_compensated_px`: the same after removing the data set's misalignment, as estimated by the same code on the
+  unchanged pair: the accuracy of the applied shift and scale.
 
-As a control every fourth colour image is also given the infrared image of another pair, which must be refused.
+As a control every fourth RGB image is also paired with the infrared image of another pair, which must be refused.
 
-Daytime is what the data set notes, which it does of the 78 pairs that have boxes. Of the others it is where the mean
-luminance (Rec. 601) of the upper third of the colour image, mostly sky, is at least 140: that agrees with 77 of those
-78. (Of the whole image it is no good rule: street lamps are gained up.) `time_from` says which it was.
+The time of day is the data set's for the 78 pairs that have boxes. For the others it is day if the mean luminance
+(Rec. 601) of the upper third of the RGB image, mostly sky, is at least 140, which agrees with 77 of those 78. (The
+whole image is no good rule, since exposure brightens street lamps.) `time_from` names the source.
 """
 
 from __future__ import annotations

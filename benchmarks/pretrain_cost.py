@@ -1,4 +1,4 @@
-"""What pretraining costs at the paper's scale: floating-point operations counted, memory measured, hours derived.
+"""Cost of pretraining at the paper's scale: floating-point operations counted, memory measured, hours derived.
 
 `python -m benchmarks.pretrain_cost` prints the table of docs/training.md; it takes about a minute and no GPU.
 

@@ -1,4 +1,4 @@
-"""What dead pixels, borders and telemetry rows in 16-bit thermal frames cost in detections, and their removal in time.
+"""Detections lost to dead pixels, borders and telemetry rows in 16-bit thermal frames, and time of their recognition.
 
     python -m benchmarks.thermal_defects --pairs ../shared/data/msrs_rgb_lwir
     python -m benchmarks.thermal_defects --time-only

@@ -1,10 +1,10 @@
-"""What each measure adds to the speed of fine-tuning on a CPU: one step of `box_real`, from what it was to what it is.
+"""Speed-up of each measure for fine-tuning on a CPU: one step of `box_real`, without any of them to all of them.
 
     python -m benchmarks.training_speed --out benchmarks/results/training_speed.csv
 
 Every line adds one measure to those above it. All see the same batches, rendered scenes with as many streams withheld
 as the recipe's mix has: a quarter of the samples are thermal only, a quarter RGB only. Seconds are the process's own
-CPU time on one thread, so what else the machine does hardly matters; the median of the rounds is given.
+CPU time on one thread, so other load hardly matters; the median of the rounds is given.
 """
 
 from __future__ import annotations

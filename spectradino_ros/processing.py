@@ -159,7 +159,7 @@ class CaptureProcessor:
         self._node.get_logger().debug(f"{perception.mode.value}: {len(perception)} detections, {latency_ms:.1f} ms")
 
     def _draw(self, view: str, publish: Callable[..., bool], *arguments: Any) -> dict[str, float]:
-        """Publish a view for people, whose failure does not cost the result; returns its time in ms by its name."""
+        """Publish a view for people, whose failure does not discard the result; returns its time in ms by its name."""
         start = perf_counter()
         try:
             if not publish(*arguments):
@@ -176,7 +176,7 @@ class CaptureProcessor:
         return find(self._pipeline, self._registering, settings, capture.rgb, capture.ir, after_jump, capture.time_ns)
 
     def note_jump(self) -> None:
-        """Time jumped back at a capture that was dropped: the next one starts anew. From any thread."""
+        """Record that time jumped back at a dropped capture: the next one starts again. From any thread."""
         self._jumped = True
 
     def failed(self, error: Exception) -> None:

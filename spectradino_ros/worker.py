@@ -86,10 +86,10 @@ class NewestOnlyWorker(Generic[Job]):
                 self._released.clear()
             try:
                 self._work(job)
-            except Exception as error:  # costs one frame, never the thread
+            except Exception as error:  # the frame is lost, the thread continues
                 try:
                     self._failed(error)
-                except Exception:  # nor may a failing handler end the thread
+                except Exception:  # a failing handler must not end the thread either
                     traceback.print_exc()
             finally:
                 with self._changed:

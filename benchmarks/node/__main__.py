@@ -18,13 +18,13 @@ from spectradino_core.bench.tables import write_table
 from tests.blob_model import make_blob_model
 
 NUMBER = ".3f"
-"""Milliseconds and megabytes to the thousandth: a step in memory is told to the kilobyte."""
+"""Milliseconds and megabytes to the thousandth: a step in memory is resolved to the kilobyte."""
 WANTED_MS = 2.5
 WANTED_LARGE_MS = 5.0
 """At the larger of `SIZES`."""
 SIZES = ((640, 512), (1280, 1024))
 MEMORY_NOISE_MB = 0.1
-"""A minute: the allocator's highest mark rises by a step when the machine halts for a moment."""
+"""A minute: the allocator's peak rises by a step when the machine halts for a moment."""
 OVERHEAD_INPUT = (644, 518)
 SOAK_INPUT = (322, 252)
 

@@ -1,14 +1,14 @@
 """Overhead and endurance of the node, measured with two simulated cameras over DDS.
 
-Overhead is what the node costs beside the network: from the callback that completes a pair to the last thing published.
-The node's frame report says when each step ran; the middleware's source timestamp of that report, which is published
-last, says when it left the node. So
+Overhead is the node's time without the network: from the callback that completes a pair to the last message published.
+The node's frame report has the time of each step; the middleware's source timestamp of that report, the last message,
+is the time when it left the node. So
 
     overhead = pairing + queue + preprocess + postprocess + (report left - (stamp + latency)),
 
 where `pairing` begins with the callback of the RGB frame, the later one, and `latency` is the time from its stamp to
 the moment before the first publication. Clocks are the same for both: it is one machine. The engine's time is in none
-of these. Detections, mask and report have a listener; the overlay has none, so it is not drawn.
+of these. Detections, mask and report have a subscriber; the overlay has none, so it is not drawn.
 
 Endurance is more pairs than the model can process, for a long time: latency and memory must not grow.
 """

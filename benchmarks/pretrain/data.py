@@ -25,7 +25,7 @@ TRAINED = {
 }
 """Pairs to train on, by the name their manifest gets."""
 EVALUATED = ("roadscene", "msrs", "m3svd", "epfl", "road")
-"""Whose val splits are judged: Sentinel-2's has three items."""
+"""Sets whose val splits are evaluated; that of Sentinel-2 has three items."""
 RGB_ONLY = {"camvid": "camvid_rgb", "coco": "coco_street_rgb"}
 """Images that only the teacher sees."""
 LABELLED = "msrs_rgb_lwir"

@@ -75,7 +75,7 @@ STAGES = {
     "III": "chain/stage3/last",
     "III gentle": "gentle/stage3/last",
 }
-"""Stage II starts from Stage I's best, so that is what is judged of Stage I."""
+"""Stage II starts from Stage I's best checkpoint, so that one is evaluated."""
 
 
 def jobs_of(part: str, scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:

@@ -43,10 +43,10 @@ DISGUISE = Augmentation(brightness=0.4, contrast=0.4, gamma=0.5, saturation=0.8,
 DISGUISED = ViewOptions(scale=(0.5, 1.0), photometry=DISGUISE)
 CROPPED = replace(DISGUISED, photometry=None)
 GREY, NEGATIVE, SAME_CROP = 0.5, 0.2, 0.5
-"""How often a view is shown in other tones of grey, how often as a negative, and how often both views are of one crop,
-as the images of two cameras are. DINOv2's own training greys and solarises 0.2 of the views. Without it the task is
-solved by colours alone, which no infrared camera can follow; from random weights it is too hard a task (the loss stays
-at chance), so it comes second."""
+"""Fractions of the views in other tones of grey and as negatives, and of pairs of views that show the same crop, as the
+images of two cameras do. DINOv2's own training greys and solarises 0.2 of the views. Without this the task is solved
+by colours alone, which infrared lacks; from random weights it is too hard (the loss stays at chance), so it comes
+second."""
 
 
 @dataclass

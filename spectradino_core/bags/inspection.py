@@ -204,7 +204,7 @@ class _CameraScan:
 
 
 def nearest(ordered: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Return which of some sorted stamps is nearest to each wanted one; of two as near, the earlier."""
+    """Return the index of the sorted stamp nearest to each wanted one; of two equally near ones, the earlier."""
     right = np.clip(np.searchsorted(ordered, wanted), 0, len(ordered) - 1)
     left = np.maximum(right - 1, 0)
     is_left = np.abs(ordered[left] - wanted) <= np.abs(ordered[right] - wanted)

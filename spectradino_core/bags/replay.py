@@ -116,7 +116,7 @@ class _ReplayFrame:
 
 
 class SkippingEngine:
-    """Engine that returns no detections, at no cost, while `skip` is set; always, if it is made of a description alone.
+    """Engine that returns no detections, at no cost, while `skip` is set; always, if it was made from metadata only.
 
     A replay then pairs frames and follows the thermal range without running the network.
     """

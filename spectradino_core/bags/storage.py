@@ -303,7 +303,7 @@ class _Intact(Part):
             if count < promised:
                 self._report(
                     f"{self.shown} lacks messages: its metadata lists {promised} of "
-                    f"{', '.join(sorted({c.topic for c in wanted}))}, {count} are there; recount them with "
+                    f"{', '.join(sorted({c.topic for c in wanted}))}, {count} were found; recount them with "
                     "'ros2 bag reindex'"
                 )
         except _UNREADABLE as error:

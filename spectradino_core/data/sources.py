@@ -95,7 +95,7 @@ def fingerprint(source: ImageSource) -> str:
 
 
 def refuse_overlap(training: Sequence[ImageSource], validation: Sequence[ImageSource]) -> None:
-    """Raise ValueError for validation items that are trained on; compares the sources that can tell (`identity`)."""
+    """Raise ValueError for validation items that are trained on; compares sources that have `identity`."""
     trained = set(_identities(training))
     common = sorted(trained.intersection(_identities(validation)))
     if common:

@@ -74,7 +74,7 @@ def names_of(path: Path, suffixes: Sequence[str] = ()) -> list[str]:
     try:
         lines = read_text(path, "list of names", Counter()).splitlines()
     except LabelError as error:
-        raise BenchmarkError(f"{error}; a list of names is wanted") from None
+        raise BenchmarkError(f"{error}; expected a list of names") from None
     names: dict[str, None] = {}
     for number, line in enumerate(lines, 1):
         name = line.strip()

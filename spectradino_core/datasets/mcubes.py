@@ -81,7 +81,7 @@ def _find(root: Path, split: str) -> Found:
 
 
 def _colour(path: Path) -> np.ndarray:
-    """uint8 [h, w, 3] in RGB order: its pictures have 16 bits per channel, of which the upper 8 are kept."""
+    """uint8 [h, w, 3] in RGB order: its images have 16 bits per channel, of which the upper 8 are kept."""
     image = read_image(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if image.dtype == np.uint16:
         image = np.round(image / 257.0).astype(np.uint8)

@@ -1,5 +1,5 @@
 """RASMD: Jin et al., "RASMD: RGB And SWIR Multispectral Driving Dataset for Robust Perception in Adverse Conditions"
-(2025). The folders of pictures are as published work on them has it; where the boxes lie is assumed."""
+(2025). The image folders are those of published code; the location of the boxes is assumed."""
 
 from __future__ import annotations
 

@@ -127,8 +127,8 @@ def same_task(infos: Mapping[str, ModelInfo]) -> None:
     for name, info in others:
         for what, of in (
             ("takes", lambda i: i.infrared.key),
-            ("knows the boxes", lambda i: list(i.box_classes)),
-            ("knows the masks", lambda i: list(i.mask_classes)),
+            ("has the box classes", lambda i: list(i.box_classes)),
+            ("has the mask classes", lambda i: list(i.mask_classes)),
         ):
             if of(info) != of(expected):
                 raise ValueError(

@@ -34,7 +34,7 @@ class Report:
 
         Args:
             models: seeds of the model, by file.
-            baselines: seeds of the baseline; empty: every table says how to train one.
+            baselines: seeds of the baseline; empty: every table shows the command that trains one.
             command: command line of this report.
             train_baseline: command line that trains a baseline.
         """

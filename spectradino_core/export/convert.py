@@ -107,8 +107,8 @@ def convert(
             facts["score"] = {"before": round(before, 4), "after": round(after, 4)}
             if not after >= before - max_drop:
                 raise ParityError(
-                    f"{precision} costs {100 * (before - after):.2f} points of {100 * before:.2f}, more than the "
-                    f"{100 * max_drop:g} allowed; nothing was written"
+                    f"{precision} lowers the score by {100 * (before - after):.2f} points from {100 * before:.2f}, "
+                    f"more than the {100 * max_drop:g} allowed; nothing was written"
                 )
         describe(model, info.with_(provenance=info.provenance | {"converted": facts}))
         onnx.save(model, str(scratch))

@@ -16,7 +16,7 @@ from spectradino_core.calibration.registration import Registration, Size
 
 _WIDTH = 160
 _MIN_SHIFT_PX = 1.5
-"""Below this the kept infrared features serve, which is worth more than a shift of a pixel."""
+"""Smaller motions are not compensated: reusing the cached infrared features is worth more than a shift of a pixel."""
 _MAX_FRACTION = 0.25  # of the image's width: a larger shift within a quarter of a second is an error
 _MAX_ASPECT = 8  # of the image's sides: a strip has no shift to measure, and its small image would be large
 _MIN_RESPONSE = 0.03

@@ -209,7 +209,7 @@ def first_that_agrees(
     inputs: Sequence[NetworkInput],
     remembered: Engine | None = None,
 ) -> Engine:
-    """Open the first of some candidates, best first, that runs and agrees with the CPU engine, which "cpu" stands for.
+    """Open the first of some candidates, best first, that runs and agrees with the CPU engine (device "cpu").
 
     `remembered` returns the reference's results, possibly cached; None: the reference computes them.
 

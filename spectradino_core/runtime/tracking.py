@@ -121,7 +121,7 @@ class Tracker:
         margin = min(_MAX_WIDENED, _WIDENED + _WIDENED_PER_S * seconds)
         for track in tracks:
             if track.seen_ns != self._last_ns:
-                track.velocity[2:] = 0  # a size that goes on changing unseen soon fits nothing
+                track.velocity[2:] = 0  # an extrapolated size would soon match no detection
         _predict(tracks, seconds)
         boxes = result.boxes.astype(np.float64).reshape(-1, 2, 2) / result.size
         boxes = np.concatenate([boxes.mean(axis=1), boxes[:, 1] - boxes[:, 0]], axis=1)

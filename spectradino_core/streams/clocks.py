@@ -1,4 +1,4 @@
-"""What header stamps tell: whether frames can be paired by them, and how many frames of a camera are lost.
+"""Assessment of header stamps: whether frames can be paired by them, and how many frames of a camera are lost.
 
 Header stamps are preferred because they have no transport jitter. But some drivers stamp with the time since the
 camera's start, some not at all, and some clocks are an hour or 37 s (TAI instead of UTC) off. Such stamps are

@@ -242,9 +242,8 @@ def open_infrared(
         return OpenImage(lambda: np.ascontiguousarray(native(view)[..., 1]), view)
     if encoding in RGB_ENCODINGS:
         opened = _open_colour(message, encoding)
-        fingerprint = cropped(
-            opened.fingerprint, crop
-        )  # cropped: a counter in a telemetry row would hide a frozen image
+        # Cropped, since a counter in a telemetry row would hide a frozen image.
+        fingerprint = cropped(opened.fingerprint, crop)
         return OpenImage(lambda: grey_of(cropped(opened.unpack(), crop), encoding), fingerprint)
     wanted = "mono16" if "16" in encoding else "mono8"
     opened = _converted(message, encoding, wanted, converter, READ_AS_INFRARED, "")

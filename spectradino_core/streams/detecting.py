@@ -80,7 +80,7 @@ def apply_filters(pipeline: Pipeline, settings: Settings) -> None:
 def unpack(
     settings: Settings, registering: Registering, rgb: CameraFrame | None, ir: CameraFrame | None
 ) -> list[DecodeError]:
-    """Decode the pixels of a capture; a damaged frame does not cost its good partner, if `modes_alone` allows it.
+    """Decode the pixels of a capture; a damaged frame does not discard its valid partner, if `modes_alone` allows that.
 
     Returns:
         Errors of the frames that cannot be decoded, with their `camera`; empty: all can.
@@ -144,8 +144,8 @@ def find(
         rgb, ir: frames; one of them may be None.
         after_jump: whether time jumped back since the previous capture, so that temporal smoothing must be reset.
         time_ns: time of the capture, `Capture.time_ns`, for tracking.
-        floor: also return weaker detections, down to this score, as scoring needs them; `settings.are_served` tells
-            which are published. None: only those that are.
+        floor: also return weaker detections, down to this score, as scoring needs them; `settings.are_served` selects
+            the published ones. None: only those that are.
 
     Raises:
         DecodeError, RegistrationError, and what `Pipeline` raises: the capture has no result, see `drop_cause`.

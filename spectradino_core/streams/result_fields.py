@@ -95,7 +95,7 @@ def camera_mode_message(make: Make, mode: str, header: Any) -> Any:
 def vision_info_message(make: Make, info: ModelInfo, header: Any, label_topic: str) -> Any:
     """Create a vision_msgs/VisionInfo: the model, and the topic with its class names.
 
-    Models have no version numbers, so the checksum of the weights tells two of one name apart.
+    Models have no version numbers, so the checksum of the weights distinguishes models of the same name.
     """
     weights = printable(str(info.provenance.get("weights_sha256", ""))[:8])
     method = f"{info.name} (weights_sha256 {weights})" if weights else info.name

@@ -27,7 +27,7 @@ _HELD_OUT = 5
 """If a folder has no split, the last n-th of its items in the order of names is held out."""
 
 _LAYOUT = (
-    "images in folders whose names say the camera (rgb, visible, .. and thermal, ir, lwir, nir, swir, ..) and, where "
+    "images in folders named by camera (rgb, visible, .. and thermal, ir, lwir, nir, swir, ..) and, where "
     "there is a split, train, val or test; with labels as COCO JSON, VOC XML or YOLO text"
 )
 

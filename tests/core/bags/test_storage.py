@@ -55,7 +55,7 @@ def test_fewer_messages_than_in_the_metadata_are_reported(tmp_path):
         assert sum(1 for _ in opened.messages({RGB})) == 5
         assert len(opened.damage) == 1
         assert "50 of /rgb/image_raw" in opened.damage[0]
-        assert "5 are there" in opened.damage[0]
+        assert "5 were found" in opened.damage[0]
         assert "reindex" in opened.damage[0]
 
 

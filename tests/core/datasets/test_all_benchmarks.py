@@ -159,7 +159,7 @@ def test_lists_may_not_name_paths(name: str, root: Path) -> None:
         with pytest.raises(BenchmarkError, match="is empty"):
             open_benchmark(name, root, split)
         path.write_bytes(b"\xff\xfe\x00 \xd8")
-        with pytest.raises(BenchmarkError, match="can't be read as text .* a list of names is wanted"):
+        with pytest.raises(BenchmarkError, match="can't be read as text .* expected a list of names"):
             open_benchmark(name, root, split)
         path.write_text(before)
 

@@ -182,7 +182,7 @@ def test_classes_that_the_model_lacks_are_named(blob):
 def test_what_does_not_belong_together_is_refused(blob):
     model = Pipeline.open(blob, device="cpu")
     other = model.info.with_(box_classes=("dog", "cat"))
-    with pytest.raises(ValueError, match=r"b.onnx can't be compared with a.onnx: it knows the boxes \['dog', 'cat'\]"):
+    with pytest.raises(ValueError, match=r"b.onnx can't be compared with a.onnx: it has .* \['dog', 'cat'\]"):
         same_task({"a.onnx": model.info, "b.onnx": other})
     with pytest.raises(ValueError, match="sky can't be excluded from the means: the mask classes are"):
         compare([model], [], Pairs(model.info), excluded=["sky"])

@@ -171,7 +171,7 @@ def test_deviating_conversion_is_not_written(exported, tmp_path, pairs, monkeypa
 
 def test_decreased_score_is_rejected(exported, tmp_path, pairs):
     scores = iter((0.50, 0.49))
-    with pytest.raises(ParityError, match="costs 1.00 points of 50.00"):
+    with pytest.raises(ParityError, match="lowers the score by 1.00 points from 50.00"):
         convert(exported, tmp_path / "int8.onnx", "int8", pairs, score=lambda engine: next(scores))
     assert list(tmp_path.iterdir()) == []
     scores = iter((0.50, 0.497))
