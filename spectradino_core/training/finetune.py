@@ -40,7 +40,7 @@ from spectradino_core.training.checkpoints import resume_step
 from spectradino_core.training.distributed import DistEnv, parallelise, process_group, sum_over_processes
 from spectradino_core.training.loop import LoopOptions, train
 from spectradino_core.training.modes import count_trainable, freeze_for, parameter_groups
-from spectradino_core.training.recipes import BY_EPOCH, DATA_TERMS, FinetuneRecipe
+from spectradino_core.training.recipes import BY_EPOCH, FinetuneRecipe, data_terms
 from spectradino_core.training.runs import write_record
 from spectradino_core.training.train_logger import RecentMeans, plot_losses
 
@@ -185,7 +185,7 @@ def _start_from(
 ) -> dict[str, Any]:
     """Load the initial weights, and return their origin and the terms of all data for the provenance."""
     origin: dict[str, Any] = {}
-    terms = [DATA_TERMS[name] for name in data.sources if name in DATA_TERMS]
+    terms = data_terms(data.sources)
     if start is not None:
         started = warm_start(model, start, recipe.box_classes, recipe.mask_classes)
         log.info("start from %s: %s", start, started)

@@ -6,7 +6,7 @@ Recipes are Python rather than configuration files, so that they are type-checke
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -31,13 +31,21 @@ BY_EPOCH = 1_000_000_000
 
 
 DATA_TERMS = {
-    "msrs_rgb_lwir": "MSRS: no licence stated, for research and evaluation",
-    "roadscene_rgb_lwir": "RoadScene: FLIR ADAS' own terms, for research and evaluation",
-    "camel_lwir": "CAMEL: published for research with citation",
-    "camvid_rgb": "CamVid: published for research with citation",
-    "coco_street_rgb": "COCO: annotations CC BY 4.0, images by their authors",
+    "msrs": "MSRS: no licence stated, for research and evaluation",
+    "roadscene": "RoadScene: FLIR ADAS' own terms, for research and evaluation",
+    "camel": "CAMEL: published for research with citation",
+    "camvid": "CamVid: published for research with citation",
+    "coco": "COCO: annotations CC BY 4.0, images by their authors",
+    "m3svd": "M3SVD: MIT",
+    "road_": "Road RGB-SWIR: no licence stated, for research and evaluation",
 }
-"""Terms of the data sets that the recipes name; they apply to models trained on them."""
+"""Terms of real data sets by how their folders' names begin; they apply to models trained on them."""
+
+
+def data_terms(names: Iterable[str]) -> list[str]:
+    """Return the known terms of data sets by the names of their folders, such as "msrs_rgb_lwir", each once."""
+    found = (terms for name in names for prefix, terms in DATA_TERMS.items() if name.startswith(prefix))
+    return list(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from spectradino_core.scenes import BOX_CLASSES
 from spectradino_core.thermal import ThermalContract
 from spectradino_core.training.batches import BatchStream, LabelledBatch, make_batch
 from spectradino_core.training.finetune import TrainingData, anchor_points, finetune, perception_loss
-from spectradino_core.training.recipes import DATA_TERMS, RECIPES, smoke
+from spectradino_core.training.recipes import DATA_TERMS, RECIPES, data_terms, smoke
 
 SIZE = (168, 140)
 BOTH = np.ones(2, bool)
@@ -275,6 +275,12 @@ def test_bundled_weights_compute_what_the_bundled_model_file_does(band):
     assert TOLERANCE.problem(Difference.from_dict(found)) == ""
 
 
+def test_terms_follow_the_names_of_folders_and_of_their_pseudo_labels():
+    road, m3svd = DATA_TERMS["road_"], DATA_TERMS["m3svd"]
+    assert data_terms(["road_rgb_swir", "scenes", "m3svd_rgb_lwir", "m3svd_pseudo", "mine"]) == [road, m3svd]
+    assert data_terms(["roadscene_pseudo"]) == [DATA_TERMS["roadscene"]]
+
+
 def test_model_trained_on_real_images_records_their_terms(tmp_path):
     """Terms of the sets used, and of the start model: a derived model stays under its terms."""
     recipe = replace(smoke(), loop=replace(smoke().loop, steps=1, warmup=1))
@@ -284,9 +290,7 @@ def test_model_trained_on_real_images_records_their_terms(tmp_path):
         data = TrainingData(samples, [], sources)
         start = finetune(recipe, tmp_path / name, None, training_data=data, workers=0)
         terms[name] = load_perception(start)[1].provenance.get("terms")
-    assert terms == {"scenes": None, "real": DATA_TERMS["msrs_rgb_lwir"]}
+    assert terms == {"scenes": None, "real": DATA_TERMS["msrs"]}
     data = TrainingData(samples, [], {"scenes": 0.5, "camvid_rgb": 0.5})
     derived = finetune(recipe, tmp_path / "derived", None, start, training_data=data, workers=0)
-    assert load_perception(derived)[1].provenance["terms"] == "; ".join(
-        DATA_TERMS[name] for name in ("camvid_rgb", "msrs_rgb_lwir")
-    )
+    assert load_perception(derived)[1].provenance["terms"] == "; ".join(DATA_TERMS[name] for name in ("camvid", "msrs"))
