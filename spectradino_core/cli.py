@@ -51,7 +51,7 @@ def _run(argv: list[str]) -> int:
     logging.getLogger("spectradino_core").setLevel(options.log_level.upper())
     try:
         if getattr(options, "out", None) is not None:
-            check_folder(options.out.parent)  # fail now, not after the work
+            check_folder(options.out if options.out.is_dir() else options.out.parent)  # fail now, not after the work
         with nullcontext() if sys.stdout is None else redirect_stdout(PrintableStream(sys.stdout)):
             status: int = options.run(options)
             return status
@@ -133,14 +133,14 @@ def _export(options: argparse.Namespace) -> int:
     from spectradino_core.evaluation.sets import FolderSet
     from spectradino_core.export.onnx_model import export
     from spectradino_core.models.perception_checkpoint import load_perception
-    from spectradino_core.runtime.bundle import STREAMS, companion_path
+    from spectradino_core.runtime.bundle import METADATA_KEY, STREAMS, companion_path
 
     paths = {
         streams: options.out if streams == "both" else companion_path(options.out, streams)
         for streams in (STREAMS if options.streams == "all" else (options.streams,))
     }
     for path in (options.out, *paths.values()):
-        claim_file(path, (".onnx",), options.overwrite or path not in paths.values())
+        claim_file(path, (".onnx",), options.overwrite or path not in paths.values(), own=METADATA_KEY)
     model, info = load_perception(options.model)
     changes = {"name": options.name, "score_threshold": options.score_threshold, "nms_iou": options.nms_iou}
     info = info.with_(**{key: value for key, value in changes.items() if value is not None})

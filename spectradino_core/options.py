@@ -186,7 +186,7 @@ class Parser(argparse.ArgumentParser):
         known = [
             one for action in self._actions if action.help is not argparse.SUPPRESS for one in action.option_strings
         ]
-        near = difflib.get_close_matches(names[0].partition("=")[0], known, 1)
+        near = difflib.get_close_matches(names[0].partition("=")[0], known, 1, cutoff=0.75)
         self.error(f"unrecognized arguments: {' '.join(names)}{f' (did you mean {near[0]}?)' if near else ''}")
 
 
@@ -258,13 +258,19 @@ def refuse(options: argparse.Namespace, names: str, reason: str) -> None:
             raise ValueError(f"--{word} {reason}")
 
 
-def claim_file(path: Path, endings: Sequence[str], overwrite: bool, option: str = "--out") -> None:
-    """Raise ValueError unless a file may be written: its name has one of the endings, and nothing is lost."""
-    if path.suffix.lower() not in endings:
+def claim_file(
+    path: Path, endings: Sequence[str], overwrite: bool, option: str = "--out", *, own: str | None = None
+) -> None:
+    """Raise ValueError unless a file may be written: its name has one of the endings, if any, and nothing is lost.
+
+    `own` is a text in files of the command's own kind, which are replaced without `overwrite`.
+    """
+    if endings and path.suffix.lower() not in endings:
         raise ValueError(f"{option} {path}: give a name that ends in {' or '.join(endings)}")
     if path.is_dir():
         raise ValueError(f"{option} {path} is a folder: give the name of a file")
-    if path.exists() and not overwrite:
+    is_own = own is not None and path.is_file() and own.encode() in path.read_bytes()
+    if path.exists() and not overwrite and not is_own:
         raise ValueError(f"{option} {path} exists already: give --overwrite to replace it, or another name")
 
 
@@ -284,12 +290,14 @@ def claim_folder(folder: Path, names: str, made: str, text: bytes, overwrite: bo
         remedy = "move it away" if overwrite is None else "give --overwrite to replace it"
         names = ", ".join(there[:3])
         raise ValueError(
-            f"--out {folder} holds {names}, which this command did not write: choose another folder, or {remedy}"
+            f"--out {folder} holds {names}, which no finished run of this command wrote: choose another folder, or "
+            f"{remedy}"
         )
 
 
 def _is_taken(path: Path) -> bool:
-    return any(path.iterdir()) if path.is_dir() else path.exists()
+    """Return whether a file exists, or a folder holds any; names with a dot are left behind by atomic writing."""
+    return any(one.name[0] != "." for one in path.iterdir()) if path.is_dir() else path.exists()
 
 
 def require_model(path: Path, option: str = "--model") -> None:

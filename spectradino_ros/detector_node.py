@@ -83,7 +83,6 @@ class DetectorNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__(NODE_NAME)
-        self._core_warnings = CoreWarnings(self.get_logger())
         self.settings = declare(self)
         for complaint in unknown_overrides(list(getattr(self, "_parameter_overrides", {}))):
             self.get_logger().warning(complaint)
@@ -105,6 +104,7 @@ class DetectorNode(ManagedNode):
         self.create_timer(_WATCH_S, self._guarded("watch the cameras", self._watch), clock=steady)
         self.create_timer(_DIAGNOSTICS_S, self._guarded("publish diagnostics", self._publish_diagnostics), clock=steady)
         self.guard_services()
+        self._core_warnings = CoreWarnings(self.get_logger())
 
     @property
     def autostart(self) -> bool:

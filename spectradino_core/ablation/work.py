@@ -214,8 +214,7 @@ def run_job(ablation: Ablation, setup: Setup, job: Job) -> dict[str, Any]:
     """
     torch.set_num_threads(setup.threads)
     folder = setup.folder / job.key
-    if _read_marked(folder / "job.json", job) is None:
-        _write(folder / "job.json", {"mark": job.mark})
+    _mark(folder, job)
     started, busy = time.monotonic(), time.process_time()
     work = {"render": _render, "teacher": _train_teacher, "pretrain": _pretrain, "cell": _run_cell}[job.kind]
     found = work(ablation, setup, job, folder)
@@ -230,6 +229,7 @@ def _do(argument: tuple[Ablation, Setup, Job]) -> None:
     ablation, setup, job = argument
     folder = setup.folder / job.key
     make_folder(folder)
+    _mark(folder, job)  # before any other file, as it shows that the folder is the command's own
     with (folder / "output.txt").open("ab") as output:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -248,6 +248,11 @@ def _headline(folder: Path) -> str:
     figures = done["rows"]["fused"]["all"] if done.get("rows") else {}
     named = [f"{name} {100 * figures[name]:.1f}" for name in ("mAP50", "mIoU") if figures.get(name) is not None]
     return ", ".join([f"{done['seconds']:.0f} s", *named])
+
+
+def _mark(folder: Path, job: Job) -> None:
+    if _read_marked(folder / "job.json", job) is None:
+        _write(folder / "job.json", {"mark": job.mark})
 
 
 def _read_marked(path: Path, job: Job) -> dict[str, Any] | None:

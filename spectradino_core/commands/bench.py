@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spectradino_core.commands.shared_options import option, parse_size
-from spectradino_core.options import COUNT, claim_folder, refuse, require_model
+from spectradino_core.options import COUNT, NATURAL, claim_folder, refuse, require_model
 
 GROUPS = ("backbone", "detector", "model", "train", "gpu")
 _OF_GROUP = {
@@ -57,7 +57,7 @@ def add(commands: Any) -> None:
     option(command, "--batch", " of training (default: 4; quick: 2; gpu: 128)", former="--pairs")
     option(command, "--crop", " of training (default: the recipe's; quick: 70; gpu: 224)")
     option(command, "--model", " (.onnx; default: models/lwir_box.onnx, if it exists)")
-    option(command, "--score-scenes")
+    option(command, "--score-scenes", type=NATURAL)
     option(command, "--no-memory", "don't measure peak memory", dest="memory", action="store_false")
     option(command, "--threads", " of PyTorch")
     option(command, "--note", "stored with the results: other load on the machine", default="none")

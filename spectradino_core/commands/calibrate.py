@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def add(commands: Any) -> None:
         " to read of a long bag (default: %(default)g)",
         former="--seconds",
         default=120.0,
-        type=Number(float, 8.0),
+        type=Number(float, 8.0, math.inf),
     )
     option(
         time, "--pair-by", "times to compare: header stamps, recording times, or (auto) stamps unless the two cameras' "
@@ -246,7 +247,7 @@ def _before(options: argparse.Namespace, entry: str) -> Any:
         if options.add:
             raise ValueError("--add needs the file to add to: give --out")
         return None
-    claim_file(options.out, (".yaml", ".yml"), overwrite=True)
+    claim_file(options.out, (), overwrite=True)
     if not options.out.exists():
         return None
     if not options.add:

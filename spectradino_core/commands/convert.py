@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import TYPE_CHECKING, Any
 
 from spectradino_core.commands.shared_options import option
-from spectradino_core.options import NOT_NEGATIVE, claim_file, refuse, require_model
+from spectradino_core.options import NATURAL, Number, claim_file, refuse, require_model
 
 if TYPE_CHECKING:
     from spectradino_core.export.convert import Score
@@ -33,9 +34,9 @@ def add(commands: Any) -> None:
     option(command, "--fuse-attention", text, action=argparse.BooleanOptionalAction, default=None)
     option(command, "--scenes", " to compare on (default: %(default)s)", default=8)
     option(command, "--data", " with an index_val.json: also compare on its val split")
-    option(command, "--score-scenes", " and refuse a loss", default=0)
+    option(command, "--score-scenes", " and refuse a loss", type=NATURAL, default=0)
     drop = "maximum loss with --score-scenes (default: 0.5)"
-    option(command, "--max-map-drop", drop, former="--most-lost", type=NOT_NEGATIVE, metavar="POINTS")
+    option(command, "--max-map-drop", drop, former="--most-lost", type=Number(float, 0.0, math.inf), metavar="POINTS")
     command.set_defaults(run=_run)
 
 
@@ -43,11 +44,12 @@ def _run(options: argparse.Namespace) -> int:
     from spectradino_core.data.scene_sets import ScenePairs
     from spectradino_core.evaluation.sets import FolderSet
     from spectradino_core.export.convert import convert
+    from spectradino_core.runtime.bundle import METADATA_KEY
     from spectradino_core.runtime.onnx_engine import OnnxEngine
 
     if not options.score_scenes:
         refuse(options, "max-map-drop", "has no effect without --score-scenes")
-    claim_file(options.out, (".onnx",), options.overwrite)
+    claim_file(options.out, (".onnx",), options.overwrite, own=METADATA_KEY)
     require_model(options.model)
     infrared = OnnxEngine(options.model, device="cpu").info.infrared
     pairs: list[Any] = list(ScenePairs.held_out("calibration", options.scenes, infrared))

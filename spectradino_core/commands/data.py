@@ -275,7 +275,7 @@ def _make_manifest(options: argparse.Namespace) -> int:
         refuse(options, "plane-distance", f"has no effect on layout {layout}")
     out = options.out or options.data / ("manifest.jsonl" if split is None else f"manifest_{split}.jsonl")
     for path in (out, out.with_name(f"{out.stem}_val{out.suffix}")) if hold_out else (out,):
-        claim_file(path, (".jsonl",), options.overwrite)
+        claim_file(path, (), options.overwrite, own='"source"')
     text = make_manifest(
         layout, options.data, out, split, options.sequence_pattern, options.data_root,
         bands=None if options.bands is None else infrared_keys(options.bands), hold_out=hold_out, limit=options.limit,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spectradino_core.commands.shared_options import option
-from spectradino_core.options import COUNT, TRAINING_DEVICES, claim_folder, refuse
+from spectradino_core.options import NATURAL, TRAINING_DEVICES, claim_folder, refuse
 
 NAME = "evaluate-retrieval"
 """Internal name of `evaluate retrieval`, since `evaluate` is a command of its own."""
@@ -27,14 +27,14 @@ def add(commands: Any) -> None:
     option(command, "--manifest", ", held out", former="--data", nargs="+")
     base = ", to which the manifests' paths are relative (default: the manifest's own)"
     option(command, "--data-root", base, former="--root")
-    option(command, "--scenes", ", unseen in training", default=0)
+    option(command, "--scenes", ", unseen in training", type=NATURAL, default=0)
     option(command, "--teacher", ": reference for RGB features; also evaluated, as the baseline")
     option(command, "--knn-manifest", "items with classes, for k-NN", former="--knn-train", type=Path, metavar="FILE")
     option(command, "--maps", " too", action=argparse.BooleanOptionalAction)
     text = "also compare IR bands with each other"
     option(command, "--compare-bands", text, former="--infrared", action="store_true")
     text = "number of training scenes to fit linear probes on"
-    option(command, "--probe-scenes", text, former="--probes", type=COUNT, default=0, metavar="N")
+    option(command, "--probe-scenes", text, former="--probes", type=NATURAL, default=0, metavar="N")
     option(
         command, "--probe-manifest", "items with depth or segmentation maps to fit linear probes on, evaluated on "
         "those of --manifest; all their patch tokens are kept in memory", type=Path, metavar="FILE",

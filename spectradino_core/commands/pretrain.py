@@ -16,7 +16,7 @@ from spectradino_core.commands.shared_options import (
     option,
     without_none,
 )
-from spectradino_core.options import CONCEPTS, COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, claim_folder, refuse
+from spectradino_core.options import CONCEPTS, COUNT, FRACTION, NATURAL, NOT_NEGATIVE, POSITIVE, claim_folder, refuse
 
 if TYPE_CHECKING:
     from spectradino_core.data.sources import ImageSource
@@ -46,11 +46,11 @@ def add(commands: Any) -> None:
     option(data, "--manifest", former="--data", nargs="+")
     base = ", to which the manifests' paths are relative (default: the manifest's own)"
     option(data, "--data-root", base, former="--root")
-    option(data, "--scenes", ", with all --bands", default=0)
+    option(data, "--scenes", ", with all --bands", type=NATURAL, default=0)
     option(data, "--bands")
     option(data, "--val-manifest", former="--val", nargs="+")
-    option(data, "--val-scenes", "number of held-out synthetic scenes", type=COUNT, metavar="N")
-    option(data, "--views", ", fixed (default: fresh ones)", default=0)
+    option(data, "--val-scenes", "number of held-out synthetic scenes", type=NATURAL, metavar="N")
+    option(data, "--views", ", fixed (default: fresh ones)", type=NATURAL, default=0)
     option(data, "--max-damaged", "maximum unreadable fraction (%(default)s)", type=FRACTION, default=0.01)
     option(data, "--workers", " (default: %(default)s)", default=2)
     model = command.add_argument_group("model")

@@ -138,8 +138,9 @@ def _demo(options: argparse.Namespace) -> int:
 def _prepare(out: Path) -> None:
     """Create the output folder and delete the output files of an earlier demo."""
     try:
-        claim_folder(out, "contact_sheet.png report.json node.log overlays pairs", "node.log", b"detector_node")
+        claim_folder(out, "contact_sheet.png report.json node.log overlays pairs", "node.log", b"")
         make_folder(out / "overlays")
+        (out / "node.log").touch()  # marks the folder as the demo's own
         numbered = (out / "overlays").glob("[0-9][0-9][0-9][0-9].png")
         for old in (*numbered, out / "contact_sheet.png", out / "report.json"):
             old.unlink(missing_ok=True)

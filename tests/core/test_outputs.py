@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from spectradino_core import cli
 from spectradino_core.cli import main
 from spectradino_core.files import written_atomically
-from spectradino_core.options import claim_folder
+from spectradino_core.options import claim_file, claim_folder
 from tests.core.test_options import name_of, parsers
 
 MODEL = "--model {models}/lwir_box"
@@ -60,11 +63,11 @@ def test_every_command_with_an_output_is_tested() -> None:
 @pytest.mark.parametrize("command", FILES)
 def test_existing_file_is_replaced_with_overwrite_only(command: str, run, tmp_path: Path) -> None:
     words, ending = FILES[command]
-    for name, remedy in ((f"mine{ending}", "--overwrite"), ("README.md", ending)):
+    for name, remedies in ((f"mine{ending}", ("--overwrite",)), ("README.md", (ending, "--overwrite"))):
         (tmp_path / name).write_text("mine")
         error = run(command, words, name)
         assert name in error
-        assert remedy in error
+        assert any(remedy in error for remedy in remedies)
         assert (tmp_path / name).read_text() == "mine"
 
 
@@ -102,6 +105,32 @@ def test_missing_parents_are_created_and_own_output_is_replaced(tmp_path: Path, 
     report = tmp_path / "new" / "report"
     words = ["evaluate", "--model", str(model), "--scenes", "1", "--draw", "0", "--out", str(report)]
     assert [main(words), main(words)] == [0, 0]
+
+
+def test_own_kind_of_file_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, manifest = tmp_path / "mine.onnx", tmp_path / "list.json"
+    for content, refused in ((b"other program's", True), (b"... spectradino {...}", False)):
+        model.write_bytes(content)
+        with pytest.raises(ValueError, match="--overwrite") if refused else nullcontext():
+            claim_file(model, (".onnx",), overwrite=False, own="spectradino")
+    monkeypatch.chdir(tmp_path)
+    scenes = ["data", "make-manifest", "--scenes", "1", "--out", "scenes"]
+    assert main(scenes) == 0
+    manifest.write_bytes((tmp_path / "scenes/manifest.jsonl").read_bytes())
+    claim_file(manifest, (), overwrite=False, own='"source"')
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="--overwrite"):
+        claim_file(tmp_path / "pipe", (), overwrite=False, own='"source"')
+
+
+def test_existing_output_folder_needs_no_writable_parent(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a volume mounted at the root of a container that runs without privileges."""
+    checked: list[Path] = []
+    monkeypatch.setattr(cli, "check_folder", checked.append)
+    (tmp_path / "volume").mkdir()
+    for out in ("volume", "volume/new"):
+        run("evaluate", "--model none.onnx --scenes 1", out)
+    assert checked == [Path("volume"), Path("volume")]
 
 
 def test_overwrite_replaces_a_file(tmp_path: Path) -> None:
