@@ -79,7 +79,7 @@ test-experiments: setup ## run whole experiments of benchmarks/ at toy scale, wh
 	@$(PY) -m pytest -m experiment $(PYTEST_ARGS)
 
 test-fast: setup ## run the tests that take seconds, side by side
-	@$(PY) -m pytest -q -m "not slow" -n auto --maxprocesses 4 $(BY_FILE) $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -m "not slow" -n 3 $(BY_FILE) $(PYTEST_ARGS)
 
 test-py310: $(PY310) ## test what runs on a robot, with Python 3.10 and its oldest packages
 	@$(PREFIX310)/bin/python -m pytest -q -p no:cacheprovider $(ROBOT_TESTS) $(PYTEST_ARGS)
