@@ -21,12 +21,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("models", nargs="+", type=Path, help="checkpoints (.safetensors) of one architecture")
     parser.add_argument("--out", required=True, type=Path, help="checkpoint to write")
     arguments = parser.parse_args(argv)
-    if arguments.out.exists() or len(arguments.models) < 2:
-        parser.error("--out must be a new file, and at least two models are needed")
+    if arguments.out.exists():
+        parser.error(f"--out {arguments.out} exists: give a new file, or remove it")
+    if len(arguments.models) < 2:
+        parser.error(f"{arguments.models[0]} alone has no mean: give two checkpoints or more")
     loaded = [load_perception(path) for path in arguments.models]
     model, info = loaded[-1]
     for path, (other, described) in zip(arguments.models, loaded, strict=True):
-        if other.architecture != model.architecture or described.box_classes != info.box_classes:
+        classes = (described.box_classes, described.mask_classes)
+        if other.architecture != model.architecture or classes != (info.box_classes, info.mask_classes):
             parser.error(f"{path} has another architecture or other classes than {arguments.models[-1]}")
     states = [other.state_dict() for other, _ in loaded]
     model.load_state_dict({

@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from spectradino_core.commands.shared_options import parse_size
-from spectradino_core.data.paired_folder import PairedFolder, PairedItem
+from spectradino_core.data.paired_folder import PairedFolder, PairedItem, read_index
 from spectradino_core.export.torch_engine import TorchEngine
+from spectradino_core.files import make_folder, write_file
 from spectradino_core.models.perception_checkpoint import load_perception
 from spectradino_core.runtime.boxes import iou_matrix, select_detections
 from spectradino_core.runtime.pipeline import Pipeline
@@ -56,7 +57,9 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     images, annotations = [], []
     for number, item in enumerate(items, 1):
-        file = (item.rgb_path or item.infrared_path).relative_to(folder.root)  # type: ignore[union-attr]
+        path = item.rgb_path or item.infrared_path
+        assert path is not None
+        file = path.relative_to(folder.root)
         images.append({"id": number, "file_name": str(file), "width": item.size[0], "height": item.size[1]})
         for box, label, score in zip(*detect(pipeline, item, arguments.streams), strict=True):
             x1, y1, x2, y2 = (float(side) for side in box)
@@ -116,18 +119,18 @@ def write(
     out: Path, folder: PairedFolder, items: list[PairedItem], images: list, annotations: list, classes: tuple[str, ...]
 ) -> None:
     """Write the labelled set: an index of the items, COCO labels, and links to the images."""
-    index = json.loads((folder.root / f"index_{folder.split}.json").read_text())
+    index = read_index(folder.root / f"index_{folder.split}.json")
     ids = {item.id for item in items}
     index["items"] = [entry for entry in index["items"] if str(entry["id"]) in ids]
-    out.mkdir(parents=True)
+    make_folder(out)
     (out / folder.split).symlink_to((folder.root / folder.split).resolve(), target_is_directory=True)
-    (out / f"index_{folder.split}.json").write_text(json.dumps(index, indent=1))
+    write_file(out / f"index_{folder.split}.json", json.dumps(index, indent=1))
     labels = {
         "images": images,
         "annotations": annotations,
         "categories": [{"id": number, "name": name} for number, name in enumerate(classes, 1)],
     }
-    (out / f"instances_{folder.split}.json").write_text(json.dumps(labels, indent=1))
+    write_file(out / f"instances_{folder.split}.json", json.dumps(labels, indent=1))
 
 
 if __name__ == "__main__":

@@ -116,7 +116,10 @@ def encoded(image: np.ndarray, ending: str, *options: int) -> bytes:
     Raises:
         ValueError: the format cannot hold it; a JPEG, for example, has at most 65500 rows.
     """
-    done, data = cv2.imencode(ending, cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image, options)
+    try:
+        done, data = cv2.imencode(ending, cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image, options)
+    except cv2.error:  # an empty image, an unknown ending
+        done = False
     if not done:
         raise ValueError(f"an image of {image.shape[1]}x{image.shape[0]} can't be stored as {ending[1:].upper()}")
     return data.tobytes()

@@ -266,7 +266,7 @@ def child_path(root: AnyPath, text: str) -> AnyPath:
     return root / path
 
 
-def no_folder(path: Path) -> str:
+def folder_fault(path: Path) -> str:
     """Return why a path is no folder to read from; "" if it is one."""
     if path.is_dir():
         return ""
@@ -360,11 +360,14 @@ def _space(folder: Path) -> tuple[int, int] | None:
 
 def check_folder(folder: Path) -> None:
     """Raise OSError, with the culprit, unless a folder exists, or it and its parents can be created."""
-    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(one))
-    if not there.is_dir():
-        raise OSError(errno.ENOTDIR, f"{folder} can't be a folder, because {there} is a file: choose another path")
-    if not os.access(there, os.W_OK):
-        raise OSError(errno.EACCES, f"{folder} can't be written to, because {there} is read-only: choose another path")
+    nearest = next(one for one in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(one))
+    if not nearest.is_dir():
+        kind = "a file" if nearest.exists() else "a broken link"
+        raise OSError(errno.ENOTDIR, f"{folder} can't be a folder, because {nearest} is {kind}: choose another path")
+    if not os.access(nearest, os.W_OK):
+        raise OSError(
+            errno.EACCES, f"{folder} can't be written to, because {nearest} is read-only: choose another path"
+        )
 
 
 def make_folder(folder: Path) -> None:

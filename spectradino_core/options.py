@@ -48,6 +48,7 @@ class Number:
 
 
 COUNT, NATURAL = Number(int, 1), Number(int, 0)
+RATE = Number(float, 0.01, 1000.0)
 NUMBER, POSITIVE = Number(float), Number(float, sys.float_info.min)
 NOT_NEGATIVE, FRACTION = Number(float, 0.0), Number(float, 0.0, 1.0)
 
@@ -182,12 +183,12 @@ class Parser(argparse.ArgumentParser):
         is_option = re.match(r"-[^\d.\s]", word) is not None and " " not in name
         return is_option and not any(one.startswith(name) for one in self._option_string_actions)
 
-    def _refuse_unknown(self, names: Sequence[str]) -> None:
+    def _refuse_unknown(self, unknown: Sequence[str]) -> None:
         known = [
             one for action in self._actions if action.help is not argparse.SUPPRESS for one in action.option_strings
         ]
-        near = difflib.get_close_matches(names[0].partition("=")[0], known, 1, cutoff=0.75)
-        self.error(f"unrecognized arguments: {' '.join(names)}{f' (did you mean {near[0]}?)' if near else ''}")
+        near = difflib.get_close_matches(unknown[0].partition("=")[0], known, 1, cutoff=0.75)
+        self.error(f"unrecognized arguments: {' '.join(unknown)}{f' (did you mean {near[0]}?)' if near else ''}")
 
 
 def add_option(
@@ -247,15 +248,15 @@ def add_former(group: Any, target: argparse.Action, *former: str, **changes: Any
             group.add_argument(name, **form | {"metavar": name.upper()}).required = False
 
 
-def refuse(options: argparse.Namespace, names: str, reason: str) -> None:
-    """Raise ValueError if an option named in `names`, such as "split limit", was given: is not None, False or empty.
+def refuse(options: argparse.Namespace, listed: str, reason: str) -> None:
+    """Raise ValueError if an option in `listed`, such as "split limit", was given: is not None, False or empty.
 
     `reason` is the rest of the sentence that begins with the option, such as "has no effect without --data".
     """
-    for word in names.split():
-        value = getattr(options, word.replace("-", "_"))
+    for name in listed.split():
+        value = getattr(options, name.replace("-", "_"))
         if not (value is None or value is False or value in ((), [])):
-            raise ValueError(f"--{word} {reason}")
+            raise ValueError(f"--{name} {reason}")
 
 
 def claim_file(
@@ -274,24 +275,23 @@ def claim_file(
         raise ValueError(f"{option} {path} exists already: give --overwrite to replace it, or another name")
 
 
-def claim_folder(folder: Path, names: str, made: str, text: bytes, overwrite: bool | None = None) -> None:
-    """Raise ValueError unless a command may write what `names` lists into --out; other files may lie beside it.
+def claim_folder(folder: Path, outputs: str, made: str, text: bytes, overwrite: bool | None = None) -> None:
+    """Raise ValueError unless a command may write what `outputs` lists into --out; other files may lie beside it.
 
     Args:
         folder: the folder, which need not exist.
-        names: files and folders that the command replaces, such as "report.html result.json".
+        outputs: files and folders that the command replaces, such as "report.html result.json".
         made, text: pattern of files, and text in one of them, that show that the command wrote these in an earlier run.
         overwrite: replace them in any case; None: the command has no --overwrite.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out {folder} is a file: give a folder")
-    there = [name for name in names.split() if _is_taken(folder / name)]
-    if there and not overwrite and not any(text in path.read_bytes() for path in folder.glob(made) if path.is_file()):
+    taken = [name for name in outputs.split() if _is_taken(folder / name)]
+    if taken and not overwrite and not any(text in path.read_bytes() for path in folder.glob(made) if path.is_file()):
         remedy = "move it away" if overwrite is None else "give --overwrite to replace it"
-        names = ", ".join(there[:3])
         raise ValueError(
-            f"--out {folder} holds {names}, which no finished run of this command wrote: choose another folder, or "
-            f"{remedy}"
+            f"--out {folder} holds {', '.join(taken[:3])}, which no finished run of this command wrote: choose another "
+            f"folder, or {remedy}"
         )
 
 

@@ -97,7 +97,7 @@ class _Plan:
         yield self._chain()
         yield self._gentle()
         models = {name: self.work / f"{file}.safetensors" for name, file in STAGES.items()}
-        yield self._judge("stages judged", models, "--compare-bands")
+        yield self._evaluate("stages evaluated", models, "--compare-bands")
 
     def systems(self) -> Iterator[Job]:
         """Omnivorous on a plain DINOv2, and on top of SpectraDINO, next to the latter."""
@@ -108,20 +108,20 @@ class _Plan:
         both = self._omnivorous("both", "--base", "both", "--start", spectradino)
         yield from (omnivorous, both)
         models = {"SpectraDINO": spectradino, "Omnivorous": omnivorous.makes, "both": both.makes}
-        yield self._judge("systems judged", models, *self._probes())
+        yield self._evaluate("systems evaluated", models, *self._probes())
 
     def anchors(self) -> Iterator[Job]:
         """Ablation of the anchor weight, on the plain system."""
         own = omnivorous_recipe(self.scale.variant).anchor
-        evaluated = ("--maps", "--knn-manifest", self._named("epfl"))
-        yield from self._varied("anchor", "--anchor", self.scale.anchors, own, *evaluated)
+        options = ("--maps", "--knn-manifest", self._named("epfl"))
+        yield from self._varied("anchor", "--anchor", self.scale.anchors, own, *options)
 
     def alphas(self) -> Iterator[Job]:
         """Ablation of the maximum fraction of RGB blended into the other modalities, on the plain system."""
         own = omnivorous_recipe(self.scale.variant).largest_alpha
         yield from self._varied("alpha", "--alpha-max", self.scale.alphas, own, *self._probes())
 
-    def _varied(self, name: str, option: str, values: Sequence[float], own: float, *evaluated: object) -> Iterator[Job]:
+    def _varied(self, name: str, option: str, values: Sequence[float], own: float, *options: object) -> Iterator[Job]:
         """Omnivorous with one option varied; the run of `systems` has the recipe's own value."""
         yield from self._teacher()
         models = {}
@@ -131,7 +131,7 @@ class _Plan:
             job = self._omnivorous(title if changed else "omnivorous", *changed)
             models[title] = job.makes
             yield job
-        yield self._judge(f"{name}s judged", models, *evaluated)
+        yield self._evaluate(f"{name}s evaluated", models, *options)
 
     def unseen(self) -> Iterator[Job]:
         """Omnivorous without long-wave infrared in training, beside the one that has seen it."""
@@ -141,7 +141,7 @@ class _Plan:
         without = replace(self, pairs=replace(self.pairs, train=others))
         fewer = without._omnivorous("without LWIR", "--bands", "nir,swir")
         yield from (every, fewer)
-        yield self._judge("unseen judged", {job.name: job.makes for job in (every, fewer)})
+        yield self._evaluate("unseen evaluated", {job.name: job.makes for job in (every, fewer)})
 
     def detectors(self) -> Iterator[Job]:
         """Detectors on few labelled pairs: from Stage III, from the gentler one, without the stages, and on the frozen
@@ -173,7 +173,7 @@ class _Plan:
                 out = self.work / "detectors" / f"{system}-{count}-judged"
                 evaluated = ("--model", *models, "--data", data, "--device", "cpu", "--draw", 0, "--out", out)
                 command = cli("evaluate", *evaluated)
-                yield Job(f"detectors judged, {system}, {count} pairs", command, out / "result.json")
+                yield Job(f"detectors evaluated, {system}, {count} pairs", command, out / "result.json")
 
     def options(self) -> Iterator[Job]:
         """Stage I with our options compared with Stage I without, same steps and seeds."""
@@ -189,7 +189,7 @@ class _Plan:
                 job = self._pretrain(f"{option} {seed}", "1", self.scale.trial, "--seed", seed, *arguments)
                 models[job.name] = job.makes
                 yield job
-        yield self._judge("options judged", models, "--compare-bands")
+        yield self._evaluate("options evaluated", models, "--compare-bands")
 
     def _teacher(self) -> Iterator[Job]:
         """In several runs: from the second on images are disguised; the first distinguished them by their colours."""
@@ -242,7 +242,7 @@ class _Plan:
     def _probes(self) -> tuple[object, ...]:
         return "--maps", "--probe-scenes", self.scale.probed, "--knn-manifest", self._named("epfl")
 
-    def _judge(self, name: str, models: Mapping[str, Path], *more: object) -> Job:
+    def _evaluate(self, name: str, models: Mapping[str, Path], *more: object) -> Job:
         out = self.work / _folder(name)
         named = [f"{title}={path}" for title, path in models.items()]
         command = cli(

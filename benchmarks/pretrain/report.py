@@ -13,7 +13,7 @@ from spectradino_core.evaluation.representations import mean_of
 from spectradino_core.evaluation.retrieval_report import neighbours_table, pairs_table, probes_table
 from spectradino_core.files import write_file
 
-JUDGED = ("stages", "systems", "anchors", "alphas", "unseen", "options")
+EVALUATED_PARTS = ("stages", "systems", "anchors", "alphas", "unseen", "options")
 HEADLINE = ("roadscene_val, lwir", "msrs_val, lwir", "epfl_val, nir", "road_val, swir", "scenes, swir")
 PLOTS = {
     "chain/losses.png": "stages_losses.png",
@@ -23,7 +23,7 @@ PLOTS = {
     "systems-judged/pairs.png": "systems_pairs.png",
 }
 
-Judged = Mapping[str, Mapping[str, Mapping[str, Any]]]
+Evaluated = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 def write_report(work: Path, out: Path, note: str = "") -> None:
@@ -33,7 +33,7 @@ def write_report(work: Path, out: Path, note: str = "") -> None:
         ValueError: nothing was evaluated yet.
     """
     found: dict[str, dict[str, Any]] = {}
-    for part in JUDGED:
+    for part in EVALUATED_PARTS:
         path = work / f"{part}-judged" / "retrieval.json"
         if path.is_file():
             found[part] = json.loads(path.read_text(encoding="utf-8"))
@@ -43,7 +43,7 @@ def write_report(work: Path, out: Path, note: str = "") -> None:
         found["detectors"] = detectors
         text += f"\n## Detectors\n\n{detectors_table(detectors)}"
     if not found:
-        raise ValueError(f"{work} holds no judgements: run a part first")
+        raise ValueError(f"{work} holds no evaluations: run a part first")
     out.mkdir(parents=True, exist_ok=True)
     for name, content in (("tables.md", text), ("results.json", json.dumps(found, indent=1) + "\n")):
         write_file(out / name, content)
@@ -54,7 +54,7 @@ def write_report(work: Path, out: Path, note: str = "") -> None:
     print(f"\n{text}\n{out}: tables.md, results.json, times.csv and plots")
 
 
-def brief_table(evaluated: Judged, pairs: Iterable[str]) -> str:
+def brief_table(evaluated: Evaluated, pairs: Iterable[str]) -> str:
     """Return Markdown with a row per model: R@1 and R@5 in per cent, averaged over both directions, for those `pairs`
     that are available; RGB retention."""
     columns = [p for p in pairs if any(p in sets for sets in evaluated.values())]
@@ -87,7 +87,7 @@ def detectors_table(evaluated: Mapping[str, Mapping[str, Mapping[str, Any]]]) ->
     return "\n".join(lines) + "\n\nmAP50 on MSRS val in per cent, mean ± standard deviation over the seeds.\n"
 
 
-def mean_over_seeds(evaluated: Judged) -> dict[str, dict[str, dict[str, Any]]]:
+def mean_over_seeds(evaluated: Evaluated) -> dict[str, dict[str, dict[str, Any]]]:
     """Average models named "<option> <seed>" number by number under "<option>"; others are kept."""
     groups: dict[str, list[str]] = {}
     for name in evaluated:
@@ -153,11 +153,11 @@ def _section(part: str, result: Mapping[str, Any]) -> str:
     return "\n\n".join(text.rstrip() for text in texts) + "\n"
 
 
-def _only(evaluated: Judged, pairs: Iterable[str]) -> dict[str, dict[str, Mapping[str, Any]]]:
+def _only(evaluated: Evaluated, pairs: Iterable[str]) -> dict[str, dict[str, Mapping[str, Any]]]:
     return {model: {pair: sets[pair] for pair in pairs if pair in sets} for model, sets in evaluated.items()}
 
 
-def _plain_names(evaluated: Judged) -> dict[str, dict[str, Mapping[str, Any]]]:
+def _plain_names(evaluated: Evaluated) -> dict[str, dict[str, Mapping[str, Any]]]:
     """Shorten "64 scenes, nir" to "scenes, nir": the row has the number."""
     return {model: {_plain(pair): row for pair, row in sets.items()} for model, sets in evaluated.items()}
 

@@ -211,9 +211,9 @@ class _Run:
         frames = sorted((frame for _, _, frame in entries), key=lambda frame: frame.stamp_ns)
         skipped = dict(self._selector.skipped + self._skipped)
         if not frames:
-            reason = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "there are none"
+            reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "there are none"
             intake = describe_intake(self._reader.messages_of.values(), self._replay.drops(), self._replay.failures)
-            raise BagError(f"{self._reader.path}: no frame is selected ({reason}), so nothing is written: {intake}")
+            raise BagError(f"{self._reader.path}: no frame is selected ({reasons}), so nothing is written: {intake}")
         labels = Counter(name for frame in frames for name, _ in frame.objects)
         if self._has_labels:
             (_write_coco if self._options.form == "coco" else _write_yolo)(folder, frames, self._info, self._reader)

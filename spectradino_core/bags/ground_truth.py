@@ -192,7 +192,7 @@ class _Stamped:
 class _Boxes(_Stamped):
     def __init__(self, topic: str, info: ModelInfo, names: dict[int, str]) -> None:
         super().__init__(topic)
-        self._named, self._info = names, info
+        self._names, self._info = names, info
         self.names = ClassNames(info.box_classes)
         self.tracks: dict[int, tuple[str, ...] | None] = {}
         self.crowd = 0
@@ -230,8 +230,8 @@ class _Boxes(_Stamped):
         text = str(best.hypothesis.class_id)
         if self.names.find(text) is not None or not text.isdecimal():
             return text
-        if self._named:
-            return self._named.get(int(text), text)
+        if self._names:
+            return self._names.get(int(text), text)
         return self._info.box_classes[int(text)] if int(text) < len(self._info.box_classes) else text
 
 

@@ -17,11 +17,9 @@ from spectradino_core.commands.shared_options import (
     parse_size,
     refuse_own_options,
 )
-from spectradino_core.options import FRACTION, NOT_NEGATIVE, NUMBER, Number, refuse
+from spectradino_core.options import FRACTION, NOT_NEGATIVE, NUMBER, RATE, refuse
 from spectradino_core.text import counted
 
-RATE = Number(float, 0.01, 1000.0)
-"""Rate of a camera that can be made [Hz]."""
 _EXAMPLES = """examples:
   spectradino bag make --out drive.mcap --duration 20 --ir-time-offset-ms 37 --ir-size 320x256
   spectradino bag make --out night --time-of-day night --dropout-ir-window 5:8 --jitter-ms 4
@@ -135,9 +133,7 @@ def _run(options: argparse.Namespace) -> int:
     files = ", ".join(str(path) for path in (written.labels, written.calibration) if path is not None)
     print(f"{written.bag}: {written.rgb_frames} RGB and {written.ir_frames} IR frames" + (files and f"; {files}"))
     if options.data is not None:
-        print(
-            "Its frames are unrelated images: give --thermal-smoothing 0 to 'bag evaluate', as 'evaluate' scores them"
-        )
+        print("If its frames are unrelated images, give --thermal-smoothing 0 to 'bag evaluate': 'evaluate' has none")
     return 0
 
 

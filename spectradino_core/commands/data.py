@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from spectradino_core.commands.shared_options import add_own_options, open_own_of, option, published
-from spectradino_core.files import no_folder
+from spectradino_core.files import folder_fault
 from spectradino_core.options import COUNT, Number, claim_file, claim_folder, names, refuse
 from spectradino_core.text import counted, log_line
 
@@ -112,7 +112,7 @@ def _add_make_manifest(kinds: Any) -> None:
 def _list(options: argparse.Namespace) -> int:
     from spectradino_core.datasets import BENCHMARKS, find_benchmark
 
-    if options.data_root is not None and (fault := no_folder(options.data_root)):
+    if options.data_root is not None and (fault := folder_fault(options.data_root)):
         raise ValueError(fault)
     if options.dataset is not None:
         one = find_benchmark(options.dataset)

@@ -118,7 +118,7 @@ def open_own_of(options: argparse.Namespace, folder: Path, band: Modality | None
 
 
 def refuse_own_options(options: argparse.Namespace, reason: str, names: str = "rgb ir classes band") -> None:
-    """Raise ValueError, with the reason `reason`, if an option for own data (of `names`) was given."""
+    """Raise ValueError if an option for own data (of `names`) was given; `reason` is the rest of the sentence."""
     refuse(options, names, f"is for own data, {reason}")
 
 

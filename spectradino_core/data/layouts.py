@@ -30,7 +30,7 @@ from spectradino_core.data.manifest import ManifestItem
 from spectradino_core.data.ms2 import sequences_of
 from spectradino_core.data.paired_folder import PairedFolderError, read_index
 from spectradino_core.data.sources import MODALITY_KEYS, FramePosition
-from spectradino_core.files import errors_as, listing, no_folder
+from spectradino_core.files import errors_as, folder_fault, listing
 from spectradino_core.text import printable
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def find_pairs(layout: str, root: Path, split: str | None = None, pattern: str |
     """
     if layout not in LAYOUTS:
         raise LayoutError(f"unknown layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
-    if fault := no_folder(root):
+    if fault := folder_fault(root):
         raise LayoutError(fault)
     items = LAYOUTS[layout](root, split)
     if pattern is not None:

@@ -38,7 +38,7 @@ from spectradino_core.files import (
     FileError,
     child_path,
     errors_as,
-    no_folder,
+    folder_fault,
     parse_json,
     read_bytes,
     read_text,
@@ -208,7 +208,7 @@ class ManifestSource:
             if not self.items:
                 raise ManifestError(f"{self.path}: no item has {' or '.join(self.bands)}")
         self.root = Path(self.root) if self.root is not None else self.path.parent
-        if fault := no_folder(self.root):
+        if fault := folder_fault(self.root):
             raise ManifestError(f"{fault}; the paths in {self.path} are relative to it")
         self._real_root = self.root.resolve()
         self.name = str(self.path)

@@ -30,7 +30,7 @@ from spectradino_core.data.labels.files import ImageNames, inside, read_json
 from spectradino_core.data.labels.masks import read_mask
 from spectradino_core.data.labels.objects import LOSSES
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.files import errors_as, no_folder
+from spectradino_core.files import errors_as, folder_fault
 
 log = logging.getLogger(__name__)
 
@@ -214,7 +214,7 @@ class PairedFolder(Sequence[PairedItem]):
 
     def _open_index(self) -> dict[str, Any]:
         path = self._index
-        if fault := no_folder(self.root):
+        if fault := folder_fault(self.root):
             raise PairedFolderError(f"{fault} (looked for {path.name} in it)")
         if not os.path.lexists(path):
             indices = sorted(p.name for p in self.root.glob("index_*.json"))

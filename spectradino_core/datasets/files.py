@@ -18,7 +18,7 @@ import numpy as np
 from spectradino_core.data.images import IMAGE_ENDINGS
 from spectradino_core.data.labels import LabelError
 from spectradino_core.data.labels.files import is_roboflow, plain_stem, read_text
-from spectradino_core.files import listing, no_folder
+from spectradino_core.files import folder_fault, listing
 
 
 class BenchmarkError(LabelError):
@@ -37,7 +37,7 @@ def locate(root: Path, wanted: Sequence[str], nested: Sequence[str] = ()) -> Pat
     Raises:
         BenchmarkError: no such folder, or it is incomplete; names what is there and what is missing.
     """
-    if fault := no_folder(root):
+    if fault := folder_fault(root):
         raise BenchmarkError(fault)
     candidates = [root, *(root / name for name in nested if (root / name).is_dir())]
     lacking = {folder: [name for name in wanted if not (folder / name).exists()] for folder in candidates}

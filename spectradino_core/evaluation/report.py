@@ -197,8 +197,8 @@ def _notes(comparison: Comparison) -> list[str]:
     if comparison.masks and "mIoU" in comparison.metrics:
         notes.append(f"Masks: {comparison.masks}.")
     segmentation = next((s.segmentation for s in comparison.scores[ALL][FUSED] if s.segmentation), None)
-    if segmentation is not None and segmentation.left_out:
-        notes.append(f"Classes excluded from the means: {', '.join(segmentation.left_out)}.")
+    if segmentation is not None and segmentation.excluded:
+        notes.append(f"Classes excluded from the means: {', '.join(segmentation.excluded)}.")
     return notes
 
 

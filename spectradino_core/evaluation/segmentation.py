@@ -2,7 +2,7 @@
 
 Benchmarks differ in two ways that must not be confused. Unlabelled pixels are 255 in the ground truth and are not
 counted (FMB's and MCubeS's void). A class for "anything else" is labelled, and counted if the benchmark's authors count
-it: MFNet's "unlabelled" and SemanticRT's "background" are in their means, which raises them by some points; `left_out`
+it: MFNet's "unlabelled" and SemanticRT's "background" are in their means, which raises them by some points; `excluded`
 excludes such a class from a mean but keeps its pixels.
 
 Letters: h x w image, C classes.
@@ -31,7 +31,7 @@ class SegmentationScores:
         pixel_accuracy: fraction of all labelled pixels with a correct prediction.
         iou: intersection over union by class.
         accuracy: fraction of each class's pixels with a correct prediction (recall).
-        left_out: classes that are excluded from the means.
+        excluded: classes that are excluded from the means.
     """
 
     miou: float
@@ -39,7 +39,7 @@ class SegmentationScores:
     pixel_accuracy: float
     iou: Mapping[str, float]
     accuracy: Mapping[str, float]
-    left_out: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the scores for JSON, with None for nan."""

@@ -1,7 +1,8 @@
 """Gallery of the frames with the most mistakes, with detections and true boxes drawn, kept as small JPEGs.
 
 Mistakes are false positives at the serving threshold and missed boxes, at IoU 0.5; if masks are scored, the fraction of
-wrong pixels is added. Without labels, evenly spaced frames of the recording are kept instead. Memory: `most` JPEGs.
+wrong pixels is added. Without labels, evenly spaced frames of the recording are kept instead. Memory: `max_frames`
+JPEGs.
 
 Letters: h x w image, K detections, N true boxes.
 """
@@ -61,7 +62,8 @@ class WorstFrames:
             min_spacing_ns: minimum time between kept frames; of nearer ones, which tend to show the same mistakes, only
                 the worst is kept.
         """
-        self._info, self._threshold, self._max_frames, self._spacing_ns = info, threshold, max_frames, min_spacing_ns
+        self._info, self._threshold = info, threshold
+        self._max_frames, self._min_spacing_ns = max_frames, min_spacing_ns
         self._worst: list[WorstFrame] = []
         self._spread: list[tuple[int, WorstFrame]] = []
         self._every, self._seen = 1, 0
@@ -108,7 +110,7 @@ class WorstFrames:
             parts = [f"{correct.sum()} correct", f"{(~correct).sum()} false", f"{(~found).sum()} missed{names}"]
         if wrong_pixels is not None:
             parts.append(f"{100 * wrong_pixels:.0f} % wrong pixels")
-        near = next((kept for kept in self._worst if abs(kept.stamp_ns - stamp_ns) < self._spacing_ns), None)
+        near = next((kept for kept in self._worst if abs(kept.stamp_ns - stamp_ns) < self._min_spacing_ns), None)
         replaced = near or (self._worst[-1] if len(self._worst) == self._max_frames else None)
         if mistakes <= (0 if replaced is None else replaced.mistakes):
             return

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 MAX_SIDE = 1 << 16
 """No camera has more rows or columns; a header that claims more is damaged."""
@@ -68,12 +68,14 @@ def _jpeg(data: bytes) -> tuple[int, int] | None:
 
 
 def _tiff(data: bytes) -> tuple[int, int] | None:
-    tags = tiff_tags(data)
+    tags = tiff_tags(data, (_WIDTH, _HEIGHT))
     return tags[_WIDTH][0], tags[_HEIGHT][0]
 
 
-def tiff_tags(data: bytes | memoryview) -> dict[int, list[int]]:
-    """Read the integers of the first directory of a TIFF or BigTIFF file by tag, as far as they are in the file.
+def tiff_tags(data: bytes | memoryview, wanted: Collection[int]) -> dict[int, list[int]]:
+    """Read the integers of wanted tags in the first directory of a TIFF or BigTIFF file, if they are in the file.
+
+    Others are not decoded: many tags that refer to the same bytes would take seconds and gigabytes.
 
     Raises:
         ValueError: a tag is there twice: libtiff takes the first of two sizes.
@@ -95,7 +97,7 @@ def tiff_tags(data: bytes | memoryview) -> dict[int, list[int]]:
             raise ValueError(f"its directory has tag {tag} twice")
         seen.add(tag)
         letter, at = _TIFF_TYPES.get(kind), place + entry.size
-        if letter is None or not 1 <= count <= _MAX_TIFF_VALUES:
+        if tag not in wanted or letter is None or not 1 <= count <= _MAX_TIFF_VALUES:
             continue
         values = struct.Struct(f"{order}{count}{letter}")
         if at + values.size > place + length:

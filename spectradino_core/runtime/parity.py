@@ -339,12 +339,12 @@ def drawn_samples(info: ModelInfo) -> list[Pair]:
 def _counts(infrared: np.ndarray, info: ModelInfo) -> np.ndarray:
     """Map counts 0..4095 to the depth of the model's camera, and to its range if that is fixed."""
     contract = info.thermal
-    kind, max_count = (np.uint16, 65535) if 16 in contract.depths else (np.uint8, 255)
-    low, high = (0.0, 4095.0) if max_count > 255 else (0.0, 255.0)
+    kind, max_value = (np.uint16, 65535) if 16 in contract.depths else (np.uint8, 255)
+    low, high = (0.0, 4095.0) if max_value > 255 else (0.0, 255.0)
     if contract.kind == "fixed":
         per_count = contract.kelvin_per_count or 1.0
         low, high = contract.low / per_count, contract.high / per_count
-    return np.clip(low + infrared.astype(np.float64) / 4095 * (high - low), 0, max_count).astype(kind)
+    return np.clip(low + infrared.astype(np.float64) / 4095 * (high - low), 0, max_value).astype(kind)
 
 
 def _text(encoded: np.ndarray) -> str:

@@ -95,9 +95,8 @@ class _Crowd:
                 self._person(x, z, along + 0.15 * rng.standard_normal(), speed)
                 if rng.random() < 0.3 and self._free(x + 0.62, z + 0.2, 0.2):
                     self._person(x + 0.62, z + 0.2, along, speed)
-        for _ in range(
-            self._poisson(1.3, 3) + (self._poisson(1.2, 3) if road.zebra is not None else 0)
-        ):  # across the road
+        # across the road
+        for _ in range(self._poisson(1.3, 3) + (self._poisson(1.2, 3) if road.zebra is not None else 0)):
             z = (road.zebra + 3.0 * rng.random()) if road.zebra is not None else 6.0 + 28.0 * rng.random() ** 1.3
             x = rng.uniform(road.left, road.right) + road.shift(z)
             if self._free(x, z, 0.35):

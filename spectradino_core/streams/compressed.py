@@ -55,7 +55,7 @@ _MAX_PIXEL_BYTES, _MAX_PADDING = 8, 4 << 20
 """Limits of the raw image inside `zstd`: bytes per pixel, and padding of all rows in bytes."""
 
 _NO_FINGERPRINT = np.empty((0, 0), np.uint8)
-"""`OpenImage.look` of an RGB image: only IR cameras are checked for repeated images."""
+"""`OpenImage.fingerprint` of an RGB image: only IR cameras are checked for repeated images."""
 
 
 class CompressedImageMessage(Protocol):
@@ -178,7 +178,7 @@ def _decode(file: ImageFile, as_is: bool) -> np.ndarray:
 
 
 def _digest(content: np.ndarray) -> np.ndarray:
-    """Return a checksum for `OpenImage.look`: a repeated image has the same compressed bytes.
+    """Return a checksum for `OpenImage.fingerprint`: a repeated image has the same compressed bytes.
 
     It is a single number because the detection of frozen images samples every 8th pixel.
     """

@@ -22,6 +22,7 @@ _NOTHING = re.compile(r"(?!)")
 _TIFF_COMPRESSIONS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits"}
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _OFFSETS, _CHANNELS, _COUNTS = 256, 257, 258, 259, 273, 277, 279
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS = 322, 323, 324, 325
+_TIFF_TAGS = frozenset((*range(256, 260), _OFFSETS, _CHANNELS, _COUNTS, *range(322, 326)))
 _MAX_TILE_SIDE = 4096
 _MAX_CHUNKS = 1 << 16
 """Maximum of a PNG file; encoders write a few, or one per 8 KiB of pixels."""
@@ -106,7 +107,7 @@ def tiff_header(data: np.ndarray) -> ImageFile:
         struct.error, KeyError, IndexError, OverflowError: its directory is damaged.
     """
     try:
-        tags = tiff_tags(data.data)
+        tags = tiff_tags(data.data, _TIFF_TAGS)
     except ValueError as error:
         raise corrupt("tiff", data.size, str(error)) from None
     width, height, bits = tags[_WIDTH][0], tags[_HEIGHT][0], tags.get(_BITS, [1])[0]

@@ -229,10 +229,10 @@ class _Activity:
         return cells[right - 1] * (1 - weight) + cells[right] * weight
 
 
-def smoothed(rows: np.ndarray, sigma: float, least: float = 0.4) -> np.ndarray:
-    """Blur float32 [K, N] along the first axis by a Gaussian of `sigma` rows; unchanged if that is below `least`."""
+def smoothed(rows: np.ndarray, sigma: float, min_sigma: float = 0.4) -> np.ndarray:
+    """Blur float32 [K, N] along the first axis by a Gaussian of `sigma` rows; unchanged below `min_sigma`."""
     rows = np.ascontiguousarray(rows, np.float32)
-    if sigma < least:
+    if sigma < min_sigma:
         return rows.copy()
     reach = min(2 * math.ceil(3 * sigma) + 1, 2 * ((len(rows) - 1) // 2) + 1)
     kernel = cv2.getGaussianKernel(reach, sigma)
@@ -258,6 +258,7 @@ def _joined(sums: np.ndarray, energies: np.ndarray) -> np.ndarray:
 
 
 def _peak_ns(total: np.ndarray, slowest_ns: float) -> float:
+    """Return the lag of the highest peak, by a parabola fitted within a quarter period of its top."""
     best = int(total.argmax())
     return (best + peak_shift(total, best, slowest_ns / 4 / _STEP_NS) - _WINDOW) * _STEP_NS
 

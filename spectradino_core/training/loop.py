@@ -95,7 +95,7 @@ def train(
     runner: nn.Module | None = None,
     after_step: Callable[[int, Any, dict[str, Tensor]], None] | None = None,
     stateful: Mapping[str, Stateful] | None = None,
-    full_state: FullState | None = None,
+    gathered: FullState | None = None,
 ) -> Model:
     """Train `model` and return its moving average, or the model itself if there is none.
 
@@ -110,7 +110,7 @@ def train(
         runner: the model as this process runs it, passed to `loss_of` (see `distributed.parallelise`); None: `model`.
         after_step: called after each optimiser step with (0-based step, batch, losses).
         stateful: state that the task keeps between steps, by name; saved and restored with the model.
-        full_state: full state of the model, for callers that write it too, so that it is gathered once per step.
+        gathered: full state of the model, for callers that write it too, so that it is gathered once per step.
 
     Raises:
         NonFiniteLossError: the loss is NaN or infinite.
@@ -127,7 +127,7 @@ def train(
     scaler = torch.amp.GradScaler(device.type, enabled=options.amp == "fp16")
     stateful_with_scaler = {"scaler": scaler, **(stateful or {})}
     checkpoints = Checkpoints(folder, options.keep)
-    full_state = FullState(model) if full_state is None else full_state
+    gathered = FullState(model) if gathered is None else gathered
     step = checkpoints.load(model, average, optimiser, stateful_with_scaler)
     logger = TrainLogger(folder, step, options.tensorboard, silent=not env.first)
     started, first = time.monotonic(), step
@@ -164,9 +164,9 @@ def train(
                 kept.eval()
                 logger.write({"step": step} | every(step, kept))
                 model.train()
-            checkpoints.save(step, model, average, optimiser, stateful_with_scaler, full_state.at(step))
+            checkpoints.save(step, model, average, optimiser, stateful_with_scaler, gathered.at(step))
             if not last:  # callers often write the final weights once more
-                full_state.forget()
+                gathered.forget()
     bar.close()
     logger.close()
     return (model if average is None else average).eval()

@@ -157,7 +157,7 @@ class _Stage:
         record_run(self.folder, self._record(), self.first, options.override)
         student = Student(self.backbone, options.parts, self.temperature).to(self.device)
         runner = parallelise(student, fsdp_units(self.backbone), options.strategy, self.device, options.amp)
-        full_state = FullState(student)
+        gathered = FullState(student)
         optimiser = adamw_for(student, self.backbone, recipe.rate, recipe.weight_decay)
         recorder = StepRecorder([band.key for band in self.bands], self.steps, options)
         task = PretrainTask(
@@ -171,10 +171,10 @@ class _Stage:
             task.after_step(step, batch, losses)
             recorder.after_step(step, losses)
 
-        def every(step: int, student: Student) -> dict[str, float]:
-            scores = self._validate(task, student, held_out)
+        def every(step: int, averaged: Student) -> dict[str, float]:
+            scores = self._validate(task, averaged, held_out)
             if scores and best.improves(step, scores["val_total"]):
-                self._save(student, full_state, "best.safetensors", step, scores)
+                self._save(averaged, gathered, "best.safetensors", step, scores)
             return scores
 
         stateful = recorder.stateful | {"best": best} | ({} if self.queue is None else {"queue": self.queue})
@@ -197,11 +197,11 @@ class _Stage:
             runner=runner,
             after_step=after_step,
             stateful=stateful,
-            full_state=full_state,
+            gathered=gathered,
         )  # fmt: skip
-        self._save(kept, full_state, "last.safetensors", self.steps, {})
+        self._save(kept, gathered, "last.safetensors", self.steps, {})
         if not held_out:
-            self._save(kept, full_state, "best.safetensors", self.steps, {})
+            self._save(kept, gathered, "best.safetensors", self.steps, {})
         if self.queue is not None and self.env.first:
             save_state(self.queue, self.folder / "queue.safetensors")
         self.env.wait()
@@ -290,9 +290,9 @@ class _Stage:
                 sums[f"val_{name}"] = sums.get(f"val_{name}", 0.0) + value / len(held_out)
         return {name: float(f"{value:.9g}") for name, value in sums.items()}
 
-    def _save(self, student: Student, full_state: FullState, name: str, step: int, scores: dict[str, float]) -> None:
+    def _save(self, student: Student, gathered: FullState, name: str, step: int, scores: dict[str, float]) -> None:
         backbone = student.backbone
-        state = full_state.at(step) if is_sharded(student) else {}  # collective, hence before the early return
+        state = gathered.at(step) if is_sharded(student) else {}  # collective, hence before the early return
         if not self.env.first:
             return
         if state:

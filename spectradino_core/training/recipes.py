@@ -14,7 +14,7 @@ from spectradino_core.data.augment import Augmentation, shrink
 from spectradino_core.data.mixture import Mixture, Source
 from spectradino_core.data.scene_sets import ScenePairs
 from spectradino_core.evaluation.sets import FolderSet
-from spectradino_core.files import no_folder
+from spectradino_core.files import folder_fault
 from spectradino_core.modality import Modality
 from spectradino_core.models.perception import Architecture
 from spectradino_core.runtime.bundle import ModelInfo
@@ -175,7 +175,7 @@ class FinetuneRecipe:
         """Return each source's fraction of the samples by name; without `data` all are scenes."""
         if data is None:
             return {SCENES: 1.0}
-        if fault := no_folder(data):
+        if fault := folder_fault(data):
             raise ValueError(fault)
         if self.mix:
             weights = {name if name == SCENES else _folder(data, name): weight for name, weight in self.mix}

@@ -33,7 +33,7 @@ from spectradino_core.data.sample import PairedSample
 from spectradino_core.evaluation.detection import SCORE_FLOOR
 from spectradino_core.evaluation.scorer import Scorer
 from spectradino_core.files import make_folder
-from spectradino_core.options import Number, add_former, add_option, claim_folder
+from spectradino_core.options import RATE, Number, add_former, add_option, claim_folder
 from spectradino_core.runtime.bundle import BundleError, ModelInfo
 from spectradino_core.runtime.engine import DEVICES, EngineError
 from spectradino_core.runtime.engines import open_engine
@@ -79,9 +79,7 @@ def _parse(args: Sequence[str] | None) -> argparse.Namespace:
     add_option(parser, "--split", " (default: val)")
     limit = add_option(parser, "--limit", f" (default: all of --data, or {_SCENES} scenes)")
     add_former(parser, limit, "--pairs")
-    parser.add_argument(
-        "--rate", type=Number(float, 0.01, 1000), help="pairs per second (default: adapted to the node)"
-    )
+    parser.add_argument("--rate", type=RATE, help="pairs per second (default: adapted to the node)")
     add_option(parser, "--model", " (.onnx; default: the bundled model)", type=str, default="")
     add_option(parser, "--device", " (default: %(default)s)", default="auto", choices=DEVICES)
     parser.add_argument(

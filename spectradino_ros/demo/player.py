@@ -27,7 +27,7 @@ from spectradino_msgs.msg import FrameReport
 from std_msgs.msg import Header
 
 from spectradino_core.data.paired_folder import PairedFolder, PairedFolderError
-from spectradino_core.options import Number, add_option
+from spectradino_core.options import RATE, add_option
 from spectradino_ros.outputs import image_message
 
 _MATCH_TIMEOUT_S = 20.0
@@ -175,9 +175,7 @@ def main(args: list[str] | None = None) -> int:
     add_option(parser, "--split", " (default: %(default)s)", default="val")
     add_option(parser, "--band", " that goes to ir/image_raw (default: %(default)s)", default="lwir")
     add_option(parser, "--limit", " to play (default: all)")
-    parser.add_argument(
-        "--rate", type=Number(float, 0.01, 1000), help="pairs per second (default: adapted to the node)"
-    )
+    parser.add_argument("--rate", type=RATE, help="pairs per second (default: adapted to the node)")
     parser.add_argument("--namespace", default="", help="namespace of the topics")
     parser.add_argument("--detector", default="detector_node", help="name of the node whose frame reports set the rate")
     options = parser.parse_args(args)

@@ -32,30 +32,33 @@ def managed(peer: Peer, model: Path, namespace: str) -> Iterator[Manager]:
 
 
 @pytest.fixture
-def mortal(peer, blob_model):
+def own_manager(peer, blob_model):
     """A node of this test alone, which may shut it down."""
     with managed(peer, blob_model, "/managed") as manager:
         yield manager
 
 
 @pytest.fixture(scope="module")
-def lasting(peer, blob_model):
+def shared_manager(peer, blob_model):
     with managed(peer, blob_model, "/lasting") as manager:
         yield manager
 
 
 @pytest.fixture
-def manager(lasting, peer):
+def manager(shared_manager, peer):
     """A node that several tests share: unconfigured, with the parameters that it was started with."""
     names = GetParameters.Request(names=[name for name in specs() if name != "autostart"])
-    values = peer.call(GetParameters, f"{lasting.name}/get_parameters", names).values
-    yield lasting
-    for state, step in (("active", "DEACTIVATE"), ("inactive", "CLEANUP")):
-        if lasting.state() == state:
-            assert lasting.change(getattr(Transition, f"TRANSITION_{step}"))
-    before = [Parameter(name=name, value=value) for name, value in zip(names.names, values, strict=True)]
-    request = SetParametersAtomically.Request(parameters=before)
-    assert peer.call(SetParametersAtomically, f"{lasting.name}/set_parameters_atomically", request).result.successful
+    values = peer.call(GetParameters, f"{shared_manager.name}/get_parameters", names).values
+    yield shared_manager
+    try:
+        for state, step in (("active", "DEACTIVATE"), ("inactive", "CLEANUP")):
+            if shared_manager.state() == state:
+                assert shared_manager.change(getattr(Transition, f"TRANSITION_{step}"))
+    finally:
+        before = [Parameter(name=name, value=value) for name, value in zip(names.names, values, strict=True)]
+        request = SetParametersAtomically.Request(parameters=before)
+        service = f"{shared_manager.name}/set_parameters_atomically"
+        assert peer.call(SetParametersAtomically, service, request).result.successful
 
 
 def test_remapped_services_are_guarded_too(peer, blob_model):
@@ -80,7 +83,7 @@ def test_remapped_services_are_guarded_too(peer, blob_model):
         assert "Traceback" not in node.log
 
 
-def test_the_whole_life(mortal, peer):
+def test_the_whole_life(own_manager, peer):
     def subscribers() -> int:
         return peer.node.count_subscribers("/managed/rgb/image_raw")
 
@@ -96,37 +99,37 @@ def test_the_whole_life(mortal, peer):
         except AssertionError:
             return False
 
-    assert mortal.state() == "unconfigured"
+    assert own_manager.state() == "unconfigured"
     for _ in range(2):
-        assert mortal.change(Transition.TRANSITION_CONFIGURE)
-        assert mortal.state() == "inactive"
+        assert own_manager.change(Transition.TRANSITION_CONFIGURE)
+        assert own_manager.state() == "inactive"
         assert subscribers() == 0
-        assert mortal.change(Transition.TRANSITION_ACTIVATE)
-        assert mortal.state() == "active"
+        assert own_manager.change(Transition.TRANSITION_ACTIVATE)
+        assert own_manager.state() == "active"
         wait_until(answered, "an answer while active")
-        assert mortal.change(Transition.TRANSITION_DEACTIVATE)
+        assert own_manager.change(Transition.TRANSITION_DEACTIVATE)
         wait_until(lambda: subscribers() == 0, "the subscriptions' end")
         assert not answered()
-        assert mortal.change(Transition.TRANSITION_ACTIVATE)
+        assert own_manager.change(Transition.TRANSITION_ACTIVATE)
         wait_until(answered, "an answer while active again")
-        assert mortal.change(Transition.TRANSITION_DEACTIVATE)
-        assert mortal.change(Transition.TRANSITION_CLEANUP)
-        assert mortal.state() == "unconfigured"
+        assert own_manager.change(Transition.TRANSITION_DEACTIVATE)
+        assert own_manager.change(Transition.TRANSITION_CLEANUP)
+        assert own_manager.state() == "unconfigured"
         wait_until(lambda: peer.node.count_publishers("/managed/detector_node/detections") == 0, "the topics' end")
-    assert mortal.change(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
-    assert mortal.state() == "finalized"
+    assert own_manager.change(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+    assert own_manager.state() == "finalized"
 
 
 # slow: the whole life ends with a shutdown while it is unconfigured.
 @pytest.mark.parametrize("state", [pytest.param("unconfigured", marks=pytest.mark.slow), "inactive", "active"])
-def test_it_shuts_down_from_any_state(mortal, peer, state):
+def test_it_shuts_down_from_any_state(own_manager, peer, state):
     if state != "unconfigured":
-        assert mortal.change(Transition.TRANSITION_CONFIGURE)
+        assert own_manager.change(Transition.TRANSITION_CONFIGURE)
     if state == "active":
-        assert mortal.change(Transition.TRANSITION_ACTIVATE)
+        assert own_manager.change(Transition.TRANSITION_ACTIVATE)
         wait_until(lambda: peer.node.count_subscribers("/managed/rgb/image_raw"), "the subscriptions")
-    assert mortal.change(getattr(Transition, f"TRANSITION_{state.upper()}_SHUTDOWN"))
-    assert mortal.state() == "finalized"
+    assert own_manager.change(getattr(Transition, f"TRANSITION_{state.upper()}_SHUTDOWN"))
+    assert own_manager.state() == "finalized"
     wait_until(lambda: peer.node.count_subscribers("/managed/rgb/image_raw") == 0, "the subscriptions' end")
     wait_until(lambda: peer.node.count_publishers("/managed/detector_node/detections") == 0, "the topics' end")
 

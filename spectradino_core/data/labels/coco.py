@@ -130,11 +130,11 @@ class _Ids(Generic[T]):
             return int(value)
         if isinstance(value, str) and value.strip():
             self._notes["converted_ids"] += 1
-            return _parse_integer(value)
+            return _integer_or_text(value)
         return None
 
 
-def _parse_integer(text: str) -> int | str:
+def _integer_or_text(text: str) -> int | str:
     """Convert text to an integer if it is one; numbers with leading zeros are names and stay text."""
     found = _NUMBER.fullmatch(text.strip())
     return int(found[1]) if found else text.strip()

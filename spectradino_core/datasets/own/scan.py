@@ -18,7 +18,7 @@ from spectradino_core.data.images import IMAGE_ENDINGS, in_colour
 from spectradino_core.data.labels import LabelError
 from spectradino_core.data.labels.files import plain_stem, read_text
 from spectradino_core.datasets.files import evenly_spread
-from spectradino_core.files import no_folder
+from spectradino_core.files import folder_fault
 from spectradino_core.modality import Modality
 
 RGB, INFRARED = "rgb", "infrared"
@@ -94,7 +94,7 @@ def scan(root: Path, rgb: str | None = None, infrared: str | None = None) -> Sca
     Raises:
         LabelError: no such folder, it holds no images, or the camera of some images is ambiguous.
     """
-    if fault := no_folder(root):
+    if fault := folder_fault(root):
         raise LabelError(fault)
     found, masks = Scan(), 0
     bands: set[Modality] = set()

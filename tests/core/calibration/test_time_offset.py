@@ -54,13 +54,13 @@ def several(seed: int = 0) -> np.ndarray:
     )
 
 
-# slow: the recordings with unset stamps cover unequal rates and an infrared camera that is late.
+# slow: an infrared camera that is faster is tried at once; the recordings with unset stamps cover slower and late ones.
 SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
     ("rgb_hz", "ir_hz", "offset"),
-    [pytest.param(30, 9, 37.0, marks=SLOW), (15, 15, -212.0), pytest.param(9, 30, 3.0, marks=SLOW)],
+    [pytest.param(30, 9, 37.0, marks=SLOW), pytest.param(15, 15, -212.0, marks=SLOW), (9, 30, 3.0)],
 )
 def test_offsets_at_different_frame_rates(rgb_hz, ir_hz, offset):
     rgb = watch(rgb_hz, 12, 0, False, several())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 import zlib
 
 import cv2
@@ -11,7 +12,7 @@ import pytest
 
 from spectradino_core.data.images import ImageFileError, in_colour, read_colour, read_counts, read_image
 from spectradino_core.data.labels.masks import read_mask
-from spectradino_core.runtime.image_size import MAX_FILE_PIXELS, claimed_size
+from spectradino_core.runtime.image_size import MAX_FILE_PIXELS, claimed_size, tiff_tags
 
 SUFFIXES = (".png", ".jpg", ".tif", ".bmp", ".webp", ".pgm", ".ppm")
 COLOUR = np.random.default_rng(0).integers(0, 256, (21, 34, 3), np.uint8)
@@ -68,6 +69,24 @@ def test_other_forms_of_the_same_formats_are_read(tmp_path):
     assert read_counts(commented).shape == (21, 34)
     assert claimed_size(tiff(70_000, 5, ">")) == (70_000, 5)
     assert claimed_size(tiff(70_000, 5, "<", big=True)) == (70_000, 5)
+
+
+def test_only_wanted_tags_of_a_tiff_are_decoded():
+    """Many long tags may refer to the same bytes, which would take gigabytes."""
+    values, entries = 1 << 16, 500
+    start = 10 + 12 * entries
+    long = b"".join(struct.pack("<HHII", 1000 + tag, 4, values, start) for tag in range(entries - 2))
+    size = struct.pack("<HHIIHHII", 256, 4, 1, 40, 257, 4, 1, 30)
+    data = b"II*\0" + struct.pack("<IH", 8, entries) + size + long + bytes(4 * values)
+    assert claimed_size(data) == (40, 30)
+    assert tiff_tags(data, (256, 1000)) == {256: [40], 1000: [0] * values}
+    too_many = data.replace(struct.pack("<HHI", 1000, 4, values), struct.pack("<HHI", 1000, 4, values + 1))
+    assert tiff_tags(too_many + bytes(8), (256, 1000)) == {256: [40]}
+    tracemalloc.start()
+    claimed_size(data)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 def test_a_tiff_with_two_widths_is_refused():

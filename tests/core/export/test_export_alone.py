@@ -178,39 +178,10 @@ def test_commands_export_describe_and_convert_single_stream_models(model, tmp_pa
     assert info.provenance[WEIGHTS_KEY] == weights_digest(model, smoke().info())
     assert len(Pipeline(OnnxEngine(small, "cpu"))(None, PAIRS[0].infrared).size) == 2
     assert OnnxEngine(path, "cpu").info.features == OnnxEngine(companion_path(path, "reuse"), "cpu").info.features
-    assert (
-        main(
-            [
-                "convert",
-                "--model",
-                str(path),
-                "--out",
-                str(tmp_path / "p8.onnx"),
-                "--precision",
-                "int8",
-                "--scenes",
-                "2",
-            ]
-        )
-        == 0
-    )
+    int8 = ["--precision", "int8", "--scenes", "2"]
+    assert main(["convert", "--model", str(path), "--out", str(tmp_path / "p8.onnx"), *int8]) == 0
     reuse = str(companion_path(tmp_path / "p8.onnx", "reuse"))
-    assert (
-        main(
-            [
-                "convert",
-                "--model",
-                str(companion_path(path, "reuse")),
-                "--out",
-                reuse,
-                "--precision",
-                "int8",
-                "--scenes",
-                "2",
-            ]
-        )
-        == 0
-    )
+    assert main(["convert", "--model", str(companion_path(path, "reuse")), "--out", reuse, *int8]) == 0
     assert json.loads(OnnxEngine(reuse, "cpu").info.to_json())["streams"] == "reuse"
     with pytest.raises(ValueError, match=r"my\.ir\.onnx takes only the ir stream: score the model of both streams"):
         convert(own, tmp_path / "x.onnx", "int8", PAIRS, score=lambda engine: 0.5)

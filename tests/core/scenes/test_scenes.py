@@ -40,7 +40,10 @@ ROAD, BUILDING, VEGETATION, SKY, PERSON, BICYCLE, CAR = range(7)
 @cache
 def rendered(seed: int, options: SceneOptions = CLEAN) -> Scene:
     """Render a scene once for all tests that only look at it, which is most of their time."""
-    return render_scene(seed, options)
+    scene = render_scene(seed, options)
+    for array in (*scene.images.values(), scene.boxes, scene.labels, scene.visible, scene.mask):
+        array.flags.writeable = False
+    return scene
 
 
 def same(a: Scene, b: Scene) -> bool:
