@@ -398,10 +398,20 @@ def test_invalid_arguments_are_named() -> None:
         render_sequence(0, 3, rate_hz=0.0)
 
 
-def test_contact_sheet_command(tmp_path) -> None:
+def test_contact_sheet_command(tmp_path, capsys) -> None:
     scenes = [render_scene(seed, dataclasses.replace(SMALL, misregistration_px=3.0)) for seed in (0, 1)]
     assert contact_sheet(scenes).shape == (2 * 128, 5 * 160, 3)
     out = tmp_path / "sheet.png"
     assert main(["--out", str(out), "--seeds", "0", "--size", "160", "128", "--bands", "rgb", "lwir"]) == 0
     assert cv2.imread(str(out)).shape == (128, 3 * 160, 3)
     assert main(["--out", str(tmp_path / "absent" / "sheet.png"), "--seeds", "0", "--size", "160", "128"]) == 1
+    for words, fault in (
+        ([], f"{out} exists already"),
+        (["--overwrite", "--size", "20", "4"], "20x4"),
+        (["--overwrite", "--seeds", "-1"], "seed"),
+        (["--overwrite", "--bands", "uv"], "uv"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["--out", str(out), *words])
+        assert fault in capsys.readouterr().err
+    assert cv2.imread(str(out)).shape == (128, 3 * 160, 3)
