@@ -177,7 +177,7 @@ def test_a_failed_job_is_named_and_its_time_is_kept(tmp_path):
     wall, cpu = times_of(tmp_path)["bad"]
     assert wall > 0
     assert cpu > 0
-    with pytest.raises(ValueError, match="no judgements"):
+    with pytest.raises(ValueError, match="no evaluations"):
         write_report(tmp_path, tmp_path / "out")
 
 

@@ -50,24 +50,24 @@ def naive_accuracy(pairs: list[tuple[np.ndarray, np.ndarray]], label: int) -> fl
     return right / there if there else math.nan
 
 
-@pytest.mark.parametrize("left_out", [(), ("sky",), ("road", "car")])
+@pytest.mark.parametrize("excluded", [(), ("sky",), ("road", "car")])
 @pytest.mark.parametrize("seed", range(3))
-def test_means_by_a_benchmarks_rule_equal_a_naive_count(seed: int, left_out: tuple[str, ...]) -> None:
+def test_means_by_a_benchmarks_rule_equal_a_naive_count(seed: int, excluded: tuple[str, ...]) -> None:
     rng = np.random.default_rng(seed)
     values = np.array([*range(3 if seed else 2), UNLABELLED], np.uint8)  # in seed 0 no car is true
     pairs = [(rng.integers(0, 3, (9, 11)).astype(np.uint8), rng.choice(values, (9, 11))) for _ in range(3)]
     matrix = ConfusionMatrix(CLASSES)
     for predicted, truth in pairs:
         matrix.add(predicted, truth)
-    scores = matrix.scores(left_out)
-    assert scores.left_out == left_out
+    scores = matrix.scores(excluded)
+    assert scores.excluded == excluded
     for mean, by_class, naive in (
         (scores.miou, scores.iou, naive_iou),
         (scores.macc, scores.accuracy, naive_accuracy),
     ):
         expected = {name: naive(pairs, label) for label, name in enumerate(CLASSES)}
         assert by_class == pytest.approx(expected, abs=1e-12, nan_ok=True)
-        counted = [v for name, v in expected.items() if name not in left_out and not math.isnan(v)]
+        counted = [v for name, v in expected.items() if name not in excluded and not math.isnan(v)]
         assert mean == pytest.approx(sum(counted) / len(counted) if counted else math.nan, nan_ok=True)
 
 
