@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import json
 import logging
 import platform
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from spectradino_core.datasets.benchmark import Benchmark
 from spectradino_core.datasets.registry import find_benchmark
 from spectradino_core.evaluation.scorer import score_samples
 from spectradino_core.export.torch_engine import TorchEngine
+from spectradino_core.files import file_digest, parse_json
 from spectradino_core.losses.perception import focal_loss, giou_loss, segmentation_loss
 from spectradino_core.models.detection import IGNORE_INDEX, AnchorPoints
 from spectradino_core.models.perception import Architecture, Perception, Predictions
@@ -36,12 +38,12 @@ from spectradino_core.models.perception_checkpoint import load_backbone, save_pe
 from spectradino_core.models.pyramid import level_sizes
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.training.batches import BatchStream, LabelledBatch, Samples
-from spectradino_core.training.checkpoints import resume_step
+from spectradino_core.training.checkpoints import ResumeError, resume_step
 from spectradino_core.training.distributed import DistEnv, parallelise, process_group, sum_over_processes
 from spectradino_core.training.loop import LoopOptions, train
 from spectradino_core.training.modes import count_trainable, freeze_for, parameter_groups
 from spectradino_core.training.recipes import BY_EPOCH, FinetuneRecipe, data_terms
-from spectradino_core.training.runs import write_record
+from spectradino_core.training.runs import changed_entries, describe_changes, write_record
 from spectradino_core.training.train_logger import RecentMeans, plot_losses
 
 log = logging.getLogger(__name__)
@@ -103,7 +105,7 @@ def finetune(
     Raises:
         ValueError: the recipe's settings conflict, or the data does not match its description (`BenchmarkError`).
         CheckpointError, BundleError: a file to start from does not match.
-        ResumeError: a checkpoint in `folder` is damaged or belongs to another run.
+        ResumeError: a checkpoint in `folder` is damaged, or the run in it has other settings or more steps.
         NonFiniteLossError: the loss diverged.
         OSError: a file could not be written.
     """
@@ -126,7 +128,25 @@ def finetune(
         optimiser = torch.optim.AdamW(groups, betas=(0.9, recipe.beta2), fused=True)
         first = resume_step(folder)
         trained, total = count_trainable(model)
+        path = folder / "model.safetensors"
+        record = {
+            "recipe": dataclasses.asdict(recipe),
+            "processes": env.world,
+            "trained": [name for name, p in model.named_parameters() if p.requires_grad],
+            "provenance": info.provenance,
+            "start_sha256": _digest_of(start or backbone),
+            "pairs": used.epoch,
+        }
         if first:
+            _check_resumed(folder, record)
+            if first > loop.steps:
+                raise ResumeError(
+                    f"the run in {folder} is at step {first}, beyond the {loop.steps} steps of this one: give more "
+                    "steps, or a new folder (--out)"
+                )
+            if first == loop.steps and path.is_file():
+                log.info("the run in %s has done its %d steps: nothing to do", folder, first)
+                return path
             log.info("resuming the run in %s at step %d of %d", folder, first, loop.steps)
         log.info(
             "%s: mode %s trains %.2f of %.2f million parameters, %d steps of %d pairs",
@@ -134,12 +154,6 @@ def finetune(
         )  # fmt: skip
         log.info("%s: %s; results in %s", recipe.name, used.describe(), folder)
         if env.first and not first:
-            record = {
-                "recipe": dataclasses.asdict(recipe),
-                "processes": env.world,
-                "trained": [name for name, p in model.named_parameters() if p.requires_grad],
-                "provenance": info.provenance,
-            }
             write_record(folder, record)
 
         def score(step: int, model: Perception) -> dict[str, float]:
@@ -172,12 +186,46 @@ def finetune(
         )
         minutes = round((time.time() - started) / 60, 1)
         info.provenance["minutes_since_resumed" if first else "minutes"] = minutes
-        path = folder / "model.safetensors"
         if env.first:
             save_perception(path, kept, info)
             plot_losses({recipe.name: folder / "log.jsonl"}, folder / "losses.png")
         env.wait()
     return path
+
+
+def _digest_of(weights: Path | None) -> str | None:
+    """Return the SHA-256 of a file of weights; None without one, or for a folder."""
+    return file_digest(weights) if weights is not None and weights.is_file() else None
+
+
+def _check_resumed(folder: Path, record: dict[str, Any]) -> None:
+    """Raise ResumeError if the run in `folder` was started with other data, weights or settings.
+
+    Its length and what does not change the result, such as the interval of checkpoints, may differ.
+    """
+    path = folder / "recipe.json"
+    if not path.is_file():
+        return
+    stored = parse_json(path.read_text(encoding="utf-8"), str(path))
+    then, now = (_compared(one) for one in (stored, json.loads(json.dumps(record, default=str))))
+    changed = changed_entries(then, now)
+    if changed:
+        raise ResumeError(
+            f"{folder} holds a run with other settings: {describe_changes(changed, then, now)}. Give the former ones "
+            "to resume it, or start in a new folder (--out)"
+        )
+
+
+def _compared(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of `recipe.json` that a run must have in common with the one that it resumes."""
+    recipe, provenance = record["recipe"], record.get("provenance", {})
+    out = {}
+    for name, value in recipe.items():
+        if name not in ("loop", "epochs"):
+            out |= {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
+    out |= {f"loop.{name}": recipe["loop"].get(name) for name in ("final", "clip", "ema")}
+    out |= {name: provenance.get(name) for name in ("sources", "data", "start", "backbone")}
+    return out | {name: record[name] for name in ("start_sha256", "pairs") if name in record}
 
 
 def _start_from(

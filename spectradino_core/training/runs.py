@@ -1,4 +1,4 @@
-"""What the pretraining runs of both systems share: options, `recipe.json`, and the record of every step."""
+"""What training runs share: options of pretraining, `recipe.json` and its check, and the record of every step."""
 
 from __future__ import annotations
 
@@ -149,16 +149,13 @@ def resumed_record(folder: Path, content: Mapping[str, Any], step: int, override
     stored = parse_json(path.read_text(encoding="utf-8"), str(path))
     # A loss that an earlier version did not know had no weight.
     then = {entry: 0.0 for entry in now if entry.startswith("recipe.weights.")} | _entries(stored)
-    changed = [entry for entry in now if entry in then and _differs(then[entry], now[entry])]
+    changed = changed_entries(then, now)
     refused = [entry for entry in changed if entry not in _FREE and not set(_names(entry)) & set(override)]
     if refused:
-        differences = [
-            f"{entry.removeprefix('recipe.')} {_short(then[entry])} (now {_short(now[entry])})" for entry in refused
-        ]
         names = dict.fromkeys(_names(entry)[0] for entry in refused)
         raise ResumeError(
-            f"{folder} was started with other options: {'; '.join(differences)}. Give the former ones, start in a new "
-            f"folder (--out), or accept the change: --override {' '.join(names)}"
+            f"{folder} was started with other options: {describe_changes(refused, then, now)}. Give the former ones, "
+            f"start in a new folder (--out), or accept the change: --override {' '.join(names)}"
         )
     changes = list(stored.get("changes", []))
     for entry in changed:
@@ -166,6 +163,18 @@ def resumed_record(folder: Path, content: Mapping[str, Any], step: int, override
         texts = _short(then[entry]), _short(now[entry])
         log.warning("%s: %s changes at step %d from %s to %s", folder, entry, step, *texts)
     return {**stored, **record, **({"changes": changes} if changes else {})}
+
+
+def changed_entries(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the names of the entries that both records have and whose values differ."""
+    return [entry for entry in now if entry in then and _differs(then[entry], now[entry])]
+
+
+def describe_changes(entries: Sequence[str], then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return e.g. 'rate 0.001 (now 0.01); seed 0 (now 1)'."""
+    return "; ".join(
+        f"{entry.removeprefix('recipe.')} {_short(then[entry])} (now {_short(now[entry])})" for entry in entries
+    )
 
 
 def write_record(folder: Path, content: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ from spectradino_core.runtime.parity import Difference
 from spectradino_core.scenes import BOX_CLASSES
 from spectradino_core.thermal import ThermalContract
 from spectradino_core.training.batches import BatchStream, LabelledBatch, make_batch
+from spectradino_core.training.checkpoints import ResumeError
 from spectradino_core.training.finetune import TrainingData, anchor_points, finetune, perception_loss
 from spectradino_core.training.recipes import DATA_TERMS, RECIPES, data_terms, smoke
 
@@ -215,6 +216,22 @@ def test_smoke_recipe_runs_stops_and_resumes(tmp_path):
     assert info.provenance["sources"] == {"scenes": 1.0}
     assert info.provenance["steps"] == 6
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) >= 6 + 3
+    before = path.read_bytes()
+    assert finetune(longer, tmp_path / "run", data=None, device="cpu", workers=0) == path
+    assert path.read_bytes() == before  # with the minutes that the run took
+    with pytest.raises(ResumeError, match="at step 6, beyond the 4 steps"):
+        finetune(short, tmp_path / "run", data=None, device="cpu", workers=0)
+    other = {
+        r"seed 0 \(now 1\)": {"seed": 1},
+        r"rates.head \S+ \(now 0\.5\)": {"rates": {**longer.rates, "head": 0.5}},
+        r"batch \d \(now 7\)": {"batch": 7},
+    }
+    for named, changes in other.items():
+        with pytest.raises(ResumeError, match=rf"run with other settings: {named}\. .*new folder \(--out\)"):
+            finetune(replace(longer, **changes), tmp_path / "run", data=None, device="cpu", workers=0)
+    with pytest.raises(ResumeError, match=r"start null \(now .*start_sha256 null \(now"):
+        finetune(longer, tmp_path / "run", data=None, start=path, device="cpu", workers=0)
+    assert path.read_bytes() == before
 
 
 def test_a_missing_data_set_is_named(tmp_path):

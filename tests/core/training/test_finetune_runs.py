@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -122,6 +123,11 @@ def test_mixed_precision_stays_near(exact, tmp_path, amp, later):
 
 def test_checkpoint_of_another_run_and_indivisible_batch_are_refused(whole, tmp_path):
     other = run(whole, "--fusion", "gated", "--steps", 8)
+    assert other.returncode != 0
+    assert re.search(r"run with other settings: .*fusion \S+ \(now \"gated\"\)", other.stderr)
+    (whole / "recipe.json").rename(whole / "recipe.json.away")  # as in a run that has lost it
+    other = run(whole, "--fusion", "gated", "--steps", 8)
+    (whole / "recipe.json.away").rename(whole / "recipe.json")
     assert other.returncode != 0
     assert "belongs to another run" in other.stderr
     shared = run(tmp_path, processes=3)
