@@ -98,26 +98,28 @@ def _parse(args: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    _prepare(options.out)
+    _claim(options.out)
     model = resolve_model(options.model)
     # Opened here first, so that a wrong file is reported directly and not in the node's log.
     engine = open_engine(model, device=options.device, auto_openvino=True)
     info, label = engine.info, engine.label
     del engine
+    pairs = None if options.data is None else _real_pairs(options, info)
+    _prepare(options.out)
     with tempfile.TemporaryDirectory(prefix=".work-", dir=options.out) as work:
-        total, stages = options.limit or _SCENES, 3
-        if options.data is not None:
-            folder = _real_pairs(options, info)
-            total, stages = min(options.limit or len(folder), len(folder)), 2
+        if pairs is None:
+            total, stages = options.limit or _SCENES, 3
+        else:
+            total, stages = min(options.limit or len(pairs), len(pairs)), 2
         with tqdm(total=stages * total, bar_format="{desc:<22} {percentage:3.0f}% |{bar}| {elapsed}") as bar:
-            if options.data is None:
+            if pairs is None:
                 bar.set_description("rendering scenes")
                 root = options.out / "pairs" if options.keep_pairs else Path(work) / "pairs"
                 write_scenes(root, total, info.infrared, tick=bar.update)
-                folder = PairedFolder(root, "val", info.infrared.key, info.box_classes, info.mask_classes)
-            replay = _replay(folder, total, model, info, options, Path(work), bar)
-            report = _report(replay, folder, model, info, label, options)
-            report |= _draw(replay, report, folder, info, options.out, bar)
+                pairs = PairedFolder(root, "val", info.infrared.key, info.box_classes, info.mask_classes)
+            replay = _replay(pairs, total, model, info, options, Path(work), bar)
+            report = _report(replay, pairs, model, info, label, options)
+            report |= _draw(replay, report, pairs, info, options.out, bar)
             bar.set_description("done")
     (options.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     print(f"\n{summary(report)}\n")
@@ -133,19 +135,25 @@ def _demo(options: argparse.Namespace) -> int:
     return 0
 
 
+def _claim(out: Path) -> None:
+    """Raise `DemoError` if the output folder holds files of others where the demo writes."""
+    try:
+        claim_folder(out, "contact_sheet.png report.json node.log overlays pairs", "node.log", _DETECTOR.encode())
+    except ValueError as error:
+        raise DemoError(str(error)) from None
+
+
 def _prepare(out: Path) -> None:
     """Create the output folder and delete the output files of an earlier demo."""
     try:
-        claim_folder(out, "contact_sheet.png report.json node.log overlays pairs", "node.log", b"")
         make_folder(out / "overlays")
-        (out / "node.log").touch()  # marks the folder as the demo's own
+        # Marks the folder as the demo's own, even if the demo is stopped before the node has started.
+        (out / "node.log").write_text(f"Log of {_DETECTOR}\n")
         numbered = (out / "overlays").glob("[0-9][0-9][0-9][0-9].png")
-        for old in (*numbered, out / "contact_sheet.png", out / "report.json"):
+        for old in (*numbered, out / "contact_sheet.png", out / "report.json", out / "player.log"):
             old.unlink(missing_ok=True)
     except OSError as error:
         raise DemoError(f"can't write to {out}: {error.strerror}; choose another folder with --out") from None
-    except ValueError as error:
-        raise DemoError(str(error)) from None
 
 
 def _real_pairs(options: argparse.Namespace, info: ModelInfo) -> PairedFolder:

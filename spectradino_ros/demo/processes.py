@@ -53,11 +53,11 @@ class Child:
             name: used in messages.
             arguments: arguments of `python`, such as "-m" and a module.
             environment: variables added to those of this process.
-            log: the log file.
+            log: the log file, which is appended to.
         """
         self.name = name
         self.log = log
-        with log.open("wb") as sink:
+        with log.open("ab") as sink:
             self.process = subprocess.Popen(
                 [sys.executable, *arguments],
                 env={**os.environ, **environment},
