@@ -79,7 +79,7 @@ def recorded_anew(
     return colour, thermal, to_colour, from_thermal
 
 
-def judge(rgb: np.ndarray, infrared: np.ndarray, seed: int, compensate: bool = True) -> dict[str, Any]:
+def evaluate_pair(rgb: np.ndarray, infrared: np.ndarray, seed: int, compensate: bool = True) -> dict[str, Any]:
     """Evaluate one pair: `status` "answered" or "refused", with errors or the reason."""
     colour, thermal, to_colour, from_thermal = recorded_anew(rgb, infrared, seed)
     try:
@@ -138,12 +138,12 @@ def _job(job: tuple[PairedItem, Path, int]) -> list[dict[str, Any]]:
     rgb, infrared, other = item.load_rgb(), item.load_infrared(), read_counts(other_path)
     named = {"id": item.id, "time": item.time or ("day" if is_daytime(rgb) else "night")}
     named["time_from"] = "luminance" if item.time is None else "noted"
-    rows = [named | {"infrared": "its own"} | judge(rgb, infrared, number)]
+    rows = [named | {"infrared": "its own"} | evaluate_pair(rgb, infrared, number)]
     if number % 4:
         return rows
     height, width = (min(a, b) for a, b in zip(rgb.shape, other.shape))
     cropped = np.ascontiguousarray(rgb[:height, :width])
-    found = judge(cropped, other[:height, :width], number, compensate=False)
+    found = evaluate_pair(cropped, other[:height, :width], number, compensate=False)
     return [*rows, named | {"infrared": "of another pair"} | found]
 
 

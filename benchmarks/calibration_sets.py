@@ -92,7 +92,7 @@ def rendered_set(count: int, width: int, first: int = 0) -> list[Pair]:
     return [(scene.rgb, scene.infrared) for scene in scenes]
 
 
-def judge_halves(pairs: Sequence[Pair], case: str) -> list[dict[str, Any]]:
+def evaluate_halves(pairs: Sequence[Pair], case: str) -> list[dict[str, Any]]:
     """Evaluate either half of the pairs."""
     size = pairs[0][0].shape[1], pairs[0][0].shape[0]
     truth, corners = applied(case, size), _corners(size)
@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _job(job: tuple[Path, str, str, int, int]) -> list[dict[str, Any]]:
     data, name, case, count, width = job
     pairs = rendered_set(count, width) if name == "rendered" else load_set(data / name, SETS[name], count, width)
-    return [{"set": name, "case": case} | row for row in judge_halves(pairs, case)]
+    return [{"set": name, "case": case} | row for row in evaluate_halves(pairs, case)]
 
 
 def _moved(infrared: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -170,7 +170,7 @@ class _Plan:
                     )  # fmt: skip
                     models.append(folder / "model.safetensors")
                     yield Job(f"detector, {system}, {count} pairs, seed {seed}", command, models[-1])
-                out = self.work / "detectors" / f"{system}-{count}-judged"
+                out = self.work / "detectors" / f"{system}-{count}-evaluated"
                 evaluated = ("--model", *models, "--data", data, "--device", "cpu", "--draw", 0, "--out", out)
                 command = cli("evaluate", *evaluated)
                 yield Job(f"detectors evaluated, {system}, {count} pairs", command, out / "result.json")

@@ -17,10 +17,10 @@ EVALUATED_PARTS = ("stages", "systems", "anchors", "alphas", "unseen", "options"
 HEADLINE = ("roadscene_val, lwir", "msrs_val, lwir", "epfl_val, nir", "road_val, swir", "scenes, swir")
 PLOTS = {
     "chain/losses.png": "stages_losses.png",
-    "stages-judged/pairs.png": "stages_pairs.png",
+    "stages-evaluated/pairs.png": "stages_pairs.png",
     "omnivorous/losses.png": "omnivorous_losses.png",
     "both/losses.png": "both_losses.png",
-    "systems-judged/pairs.png": "systems_pairs.png",
+    "systems-evaluated/pairs.png": "systems_pairs.png",
 }
 
 Evaluated = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -34,7 +34,7 @@ def write_report(work: Path, out: Path, note: str = "") -> None:
     """
     found: dict[str, dict[str, Any]] = {}
     for part in EVALUATED_PARTS:
-        path = work / f"{part}-judged" / "retrieval.json"
+        path = work / f"{part}-evaluated" / "retrieval.json"
         if path.is_file():
             found[part] = json.loads(path.read_text(encoding="utf-8"))
             found[part]["pairs"] = _plain_names(found[part]["pairs"])
@@ -107,7 +107,7 @@ def _with_spread(row: Mapping[str, Any]) -> str:
 def _detectors(work: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """Read the evaluations of detectors: see `detectors_table`."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for path in sorted((work / "detectors").glob("*-judged/result.json"), key=lambda path: path.stat().st_mtime):
+    for path in sorted((work / "detectors").glob("*-evaluated/result.json"), key=lambda path: path.stat().st_mtime):
         system, count, _ = path.parent.name.split("-")
         (evaluated,) = json.loads(path.read_text(encoding="utf-8"))["sets"]
         rows = evaluated["subsets"]["all"]["rows"]

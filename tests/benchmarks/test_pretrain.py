@@ -102,7 +102,7 @@ def test_everything_runs_and_what_is_there_is_not_run_again(shared, tmp_path, ca
 
 @pytest.mark.slow
 @pytest.mark.experiment
-def test_detectors_of_all_systems_are_trained_and_judged(shared, tmp_path):
+def test_detectors_of_all_systems_are_trained_and_evaluated(shared, tmp_path):
     words = ["--quick", "--data", str(shared), "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
     assert main(["detectors", *words]) == 0
     found = json.loads((tmp_path / "out" / "results.json").read_text())["detectors"]
@@ -200,12 +200,12 @@ def test_tables_by_hand():
             "retention_patches": 1.0,
         }
 
-    judged = {
+    found = {
         "plain 0": {"s, nir": row(0.2, 0.4, 0.5)},
         "plain 1": {"s, nir": row(0.4, 0.6, 0.7)},
         "teacher": {"s, nir": row(0.0, 0.1, 1.0)},
     }
-    means = mean_over_seeds(judged)
+    means = mean_over_seeds(found)
     assert list(means) == ["plain", "teacher"]
     assert means["plain"]["s, nir"]["from_rgb"]["r1"] == pytest.approx(0.3)
     lines = brief_table(means, ["s, nir", "s, lwir"]).splitlines()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.calibration_sets import applied, judge_halves, rendered_set
+from benchmarks.calibration_sets import applied, evaluate_halves, rendered_set
 from spectradino_core.calibration.estimation.evidence import jackknife_bound, mean_bound
 from spectradino_core.calibration.estimation.homography import AlreadyRegisteredError, estimate_homography
 from spectradino_core.calibration.estimation.matching import CELL, Surfaces
@@ -79,7 +79,7 @@ def test_registered_scenes_need_no_calibration(scenes):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["as it comes", "homography"])
 def test_estimates_from_halves_agree_within_their_bounds(case):
-    rows = judge_halves(rendered_set(16, SIZE[0]), case)
+    rows = evaluate_halves(rendered_set(16, SIZE[0]), case)
     assert {row["verdict"] for row in rows} == {"registered" if case == "as it comes" else "found"}, rows
     for row in rows:
         assert row["error_px"] <= row["bound_px"] + 1.0, rows
