@@ -10,10 +10,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from benchmarks.experiment import run_main
+from spectradino_core.models.perception import Perception
 from spectradino_core.models.perception_checkpoint import load_perception, save_perception
+from spectradino_core.options import claim_file
+from spectradino_core.runtime.bundle import ModelInfo
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,16 +26,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("models", nargs="+", type=Path, help="checkpoints (.safetensors) of one architecture")
     parser.add_argument("--out", required=True, type=Path, help="checkpoint to write")
     arguments = parser.parse_args(argv)
-    if arguments.out.exists():
-        parser.error(f"--out {arguments.out} exists: give a new file, or remove it")
+    claim_file(arguments.out, (".safetensors",), overwrite=False)
     if len(arguments.models) < 2:
         parser.error(f"{arguments.models[0]} alone has no mean: give two checkpoints or more")
     loaded = [load_perception(path) for path in arguments.models]
     model, info = loaded[-1]
+    settings = _settings(model, info)
     for path, (other, described) in zip(arguments.models, loaded, strict=True):
-        classes = (described.box_classes, described.mask_classes)
-        if other.architecture != model.architecture or classes != (info.box_classes, info.mask_classes):
-            parser.error(f"{path} has another architecture or other classes than {arguments.models[-1]}")
+        for name, value in _settings(other, described).items():
+            if value != settings[name]:
+                raise ValueError(
+                    f"{path} and {arguments.models[-1]} differ in {name}: {value} and {settings[name]}. Give models of "
+                    "one architecture and the same classes"
+                )
     states = [other.state_dict() for other, _ in loaded]
     model.load_state_dict({
         name: torch.stack([state[name].double() for state in states]).mean(0).to(value.dtype)
@@ -42,5 +50,10 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _settings(model: Perception, info: ModelInfo) -> dict[str, Any]:
+    """Return what models must have in common, by name."""
+    return {**model.architecture.to_dict(), "box_classes": info.box_classes, "mask_classes": info.mask_classes}
+
+
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

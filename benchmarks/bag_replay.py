@@ -10,20 +10,20 @@ the first tenth by more than 10 MB.
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
-from benchmarks.experiment import parser_of
+from benchmarks.experiment import parser_of, run_main
 from spectradino_core.bags.messages import header, image_message
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.replay import Replay
 from spectradino_core.bags.writer import BagWriter
 from spectradino_core.bench.machine import describe
 from spectradino_core.bench.tables import write_table
+from spectradino_core.options import COUNT
 from spectradino_core.streams.detecting import open_pipeline
 from spectradino_core.streams.settings import Settings
 from tests.blob_model import make_blob_model
@@ -82,7 +82,7 @@ def measure(bag: Path, model: Path, pairs: int) -> list[dict[str, float]]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = parser_of("bag_replay", __doc__)
-    parser.add_argument("--pairs", type=int, default=10_000, help="default: %(default)s, at least 10")
+    parser.add_argument("--pairs", type=COUNT, default=10_000, help="default: %(default)s, at least 10")
     parser.add_argument("--model", type=Path, help="model file (default: a tiny one that is made)")
     options = parser.parse_args(arguments)
     if options.pairs < 10:
@@ -102,4 +102,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -32,7 +32,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.experiment import parser_of, show, side_by_side
+from benchmarks.experiment import parser_of, run_main, show, side_by_side
 from spectradino_core.bench.machine import describe
 from spectradino_core.bench.tables import write_table
 from spectradino_core.calibration.estimation import CalibrationError
@@ -40,6 +40,7 @@ from spectradino_core.calibration.estimation.homography import estimate_homograp
 from spectradino_core.calibration.registration import transfer
 from spectradino_core.data.images import read_counts
 from spectradino_core.data.paired_folder import PairedFolder, PairedItem
+from spectradino_core.options import COUNT
 
 SPLITS = ("train", "val")
 WITHIN_PX = 2.0
@@ -111,8 +112,10 @@ def evaluate_pair(rgb: np.ndarray, infrared: np.ndarray, seed: int, compensate: 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = parser_of("calibration", __doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder roadscene_rgb_lwir")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th pair (default: all)")
-    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="default: %(default)s")
+    parser.add_argument("--every", type=COUNT, default=1, metavar="N", help="only every N-th pair (default: all)")
+    parser.add_argument(
+        "--workers", type=COUNT, default=max(1, (os.cpu_count() or 2) // 2), help="default: %(default)s"
+    )
     options = parser.parse_args(arguments)
     items = _items(options.data)
     numbers = list(range(0, len(items), options.every))
@@ -197,4 +200,4 @@ def _plot(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -28,7 +28,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.experiment import parser_of, side_by_side
+from benchmarks.experiment import parser_of, run_main, side_by_side
 from spectradino_core.bench.machine import describe
 from spectradino_core.bench.tables import write_table
 from spectradino_core.calibration.estimation import CalibrationError
@@ -38,6 +38,7 @@ from spectradino_core.calibration.registration import transfer
 from spectradino_core.data.paired_folder import PairedFolder
 from spectradino_core.data.scene_sets import ScenePairs
 from spectradino_core.modality import Modality
+from spectradino_core.options import COUNT
 
 SETS = {
     "roadscene_rgb_lwir": "lwir",
@@ -135,9 +136,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder that holds the sets")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS), help="default: all")
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES), help="default: all")
-    parser.add_argument("--pairs", type=int, default=8, help="pairs of each half (default: %(default)s)")
-    parser.add_argument("--width", type=int, default=320, help="of the images (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="default: %(default)s")
+    parser.add_argument("--pairs", type=COUNT, default=8, help="pairs of each half (default: %(default)s)")
+    parser.add_argument("--width", type=COUNT, default=320, help="of the images (default: %(default)s)")
+    parser.add_argument(
+        "--workers", type=COUNT, default=max(1, (os.cpu_count() or 2) // 2), help="default: %(default)s"
+    )
     options = parser.parse_args(arguments)
     jobs = [
         (options.data, name, case, 2 * options.pairs, options.width) for name in options.sets for case in options.cases
@@ -178,4 +181,4 @@ def _apart(one: np.ndarray, other: np.ndarray, corners: np.ndarray) -> float:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.experiment import parser_of, show
+from benchmarks.experiment import parser_of, run_main, show
 from spectradino_core.bags.make import CameraSchedule, MakeOptions, exposures, make_bag
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.sources import CameraView, SceneViews
@@ -27,6 +27,7 @@ from spectradino_core.bench.machine import describe
 from spectradino_core.bench.tables import write_table
 from spectradino_core.calibration.estimation import CalibrationError
 from spectradino_core.commands.calibrate import find_time_offset
+from spectradino_core.options import NATURAL
 from spectradino_core.streams.queues import Stream
 
 SIZE, IR_SIZE = (320, 256), (256, 208)
@@ -81,7 +82,7 @@ def measure(bag: Path, true_ms: float) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = parser_of("calibration_time", __doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(6)), help="streets (default: 0 to 5)")
+    parser.add_argument("--seeds", type=NATURAL, nargs="+", default=list(range(6)), help="streets (default: 0 to 5)")
     options = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     rows = []
@@ -104,4 +105,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

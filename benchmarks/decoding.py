@@ -27,7 +27,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.experiment import parser_of, show
+from benchmarks.experiment import parser_of, run_main, show
 from spectradino_core.bench.machine import describe
 from spectradino_core.bench.tables import write_table
 from spectradino_core.streams import jpeg
@@ -182,4 +182,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

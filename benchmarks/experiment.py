@@ -16,19 +16,27 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import cv2
 
 from spectradino_core.bench import machine
 from spectradino_core.bench.tables import write_table
-from spectradino_core.files import write_file
+from spectradino_core.files import folder_fault, write_file
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 _TIMES = "times"
 
 J = TypeVar("J")
+
+
+def run_main(main: Callable[[], int | None]) -> NoReturn:
+    """Run a program and end the process with its status, 1 with one line for a wrong file or setting."""
+    try:
+        sys.exit(main())
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"error: {error}")
 
 
 def parser_of(name: str, about: str | None, out: Path = RESULTS) -> argparse.ArgumentParser:
@@ -157,6 +165,8 @@ def run_experiment(
     options = parser.parse_args(arguments)
     if unknown := [part for part in options.parts if part not in (*parts, "report")]:
         parser.error(f"no part {', '.join(unknown)}: choose of {', '.join(parts)}, report")
+    if options.data is not None and not options.data.is_dir():
+        parser.error(f"--data {folder_fault(options.data)}")
     work, out = folders(name, options.quick, options.work, options.out)
     for part in options.parts or parts:
         if part != "report":

@@ -19,11 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.experiment import run_main
 from spectradino_core.commands.shared_options import parse_size
 from spectradino_core.data.paired_folder import PairedFolder, PairedItem, read_index
 from spectradino_core.export.torch_engine import TorchEngine
 from spectradino_core.files import make_folder, write_file
 from spectradino_core.models.perception_checkpoint import load_perception
+from spectradino_core.options import FRACTION
 from spectradino_core.runtime.boxes import iou_matrix, select_detections
 from spectradino_core.runtime.pipeline import Pipeline
 
@@ -40,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", required=True, type=Path, help="folder with index_<split>.json")
     parser.add_argument("--split", default="train")
     parser.add_argument("--streams", choices=("both", "rgb", "ir"), default="both", help="images that the model sees")
-    parser.add_argument("--min-score", type=float, default=0.45, help="minimum mean score of a label")
+    parser.add_argument("--min-score", type=FRACTION, default=0.45, help="minimum mean score of a label")
     parser.add_argument("--out", required=True, type=Path, help="folder to create")
     arguments = parser.parse_args(argv)
 
@@ -134,4 +136,4 @@ def write(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -21,7 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.experiment import parser_of, show
+from benchmarks.experiment import parser_of, run_main, show
 from spectradino_core.bags.sources import SceneViews
 from spectradino_core.bench.machine import describe
 from spectradino_core.bench.tables import write_table
@@ -36,6 +36,7 @@ from spectradino_core.data.thermal_defects import (
 from spectradino_core.evaluation.scorer import Run, score_runs
 from spectradino_core.evaluation.sets import FolderSet
 from spectradino_core.modality import Modality
+from spectradino_core.options import COUNT, NATURAL
 from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import Letterbox, infrared_input
@@ -155,11 +156,11 @@ def _timed(frame: np.ndarray, network: tuple[int, int], rounds: int) -> list[dic
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = parser_of("thermal_defects", __doc__)
     parser.add_argument("--model", type=Path, default=Path("models/lwir_box.onnx"), help="default: %(default)s")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 2], help="recordings (default: 0 and 2)")
-    parser.add_argument("--count", type=int, default=60, help="pairs of a recording (default: %(default)s)")
+    parser.add_argument("--seeds", type=NATURAL, nargs="+", default=[0, 2], help="recordings (default: 0 and 2)")
+    parser.add_argument("--count", type=COUNT, default=60, help="pairs of a recording (default: %(default)s)")
     parser.add_argument("--pairs", type=Path, help="folder of labelled real pairs, whose val split is scored as well")
     parser.add_argument("--time-only", action="store_true", help="measure times, no detections")
-    parser.add_argument("--rounds", type=int, default=300, help="of timing (default: %(default)s)")
+    parser.add_argument("--rounds", type=COUNT, default=300, help="of timing (default: %(default)s)")
     options = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     first = recording(options.seeds[0], 1 if options.time_only else options.count)
@@ -179,4 +180,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

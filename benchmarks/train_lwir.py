@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.experiment import parser_of
+from benchmarks.experiment import parser_of, run_main
+from spectradino_core.options import COUNT, NATURAL, POSITIVE
 from spectradino_core.training.finetune import finetune
 from spectradino_core.training.recipes import FinetuneRecipe, box_real
 
@@ -45,12 +46,12 @@ def steps_for(minutes: float, log: Path) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = parser_of("train_lwir", __doc__, Path("runs/train_lwir"))
     parser.add_argument("--data", type=Path, required=True, help="folder of the real data sets")
-    parser.add_argument("--minutes", type=float, required=True, help="time that the whole may take")
+    parser.add_argument("--minutes", type=POSITIVE, required=True, help="time that the whole may take")
     parser.add_argument("--start", type=Path, default=Path("models/lwir_box.safetensors"), help="default: %(default)s")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--batch", type=int, default=8, help="images per step (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that make batches (default: %(default)s)")
-    parser.add_argument("--scene-pool", type=int, default=600, help="scenes, which every worker renders for itself")
+    parser.add_argument("--batch", type=COUNT, default=8, help="images per step (default: %(default)s)")
+    parser.add_argument("--workers", type=NATURAL, default=1, help="processes that make batches (default: %(default)s)")
+    parser.add_argument("--scene-pool", type=COUNT, default=600, help="scenes, which every worker renders for itself")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     recipe = recipe_for(options.batch, options.scene_pool)
@@ -76,4 +77,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

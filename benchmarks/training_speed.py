@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.experiment import run_main
 from spectradino_core.bench.machine import describe
 from spectradino_core.bench.tables import write_table
 from spectradino_core.data.augment import augment
@@ -27,6 +28,7 @@ from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scene_sets import scene_sample
 from spectradino_core.models import perception
 from spectradino_core.models.perception import Perception
+from spectradino_core.options import COUNT
 from spectradino_core.training.batches import BatchStream, LabelledBatch
 from spectradino_core.training.finetune import anchor_points, keep_freed_memory, perception_loss
 from spectradino_core.training.modes import freeze_for, parameter_groups
@@ -121,7 +123,7 @@ def _all_streams(wanted: bool) -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training_speed", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="steps of each variant (default: %(default)s)")
+    parser.add_argument("--rounds", type=COUNT, default=5, help="steps of each variant (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="a CSV file")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -144,4 +146,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.downstream.plan import FULL, PARTS, QUICK, gather, jobs_of
-from benchmarks.experiment import Job, run_experiment, write_times
+from benchmarks.experiment import Job, run_experiment, run_main, write_times
 from benchmarks.pretrain.data import find_data
 from spectradino_core.bench.machine import describe
 from spectradino_core.files import write_file
@@ -53,7 +52,4 @@ def _jobs(part: str, quick: bool, data: Path | None, work: Path) -> Iterable[Job
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (OSError, RuntimeError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run_main(main)

@@ -14,12 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.experiment import run_main
 from benchmarks.pretrain.disguise import disguised
 from benchmarks.pretrain.teacher import save_start
 from spectradino_core.data.mixture import RGBOnly
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.models.checkpoints import save_state
 from spectradino_core.models.perception_checkpoint import load_perception
+from spectradino_core.options import COUNT, NATURAL
 from spectradino_core.training.batches import Samples
 from spectradino_core.training.finetune import TrainingData, finetune
 from spectradino_core.training.recipes import RECIPES, FinetuneRecipe
@@ -70,9 +72,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.downstream.teacher", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="run folder")
     parser.add_argument("--variant", default="tiny", choices=("tiny", "test"))
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--streets", type=int, default=2000, help="different ones, rendered and kept (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=COUNT, default=1500)
+    parser.add_argument("--streets", type=COUNT, default=2000, help="different ones, rendered and kept (%(default)s)")
+    parser.add_argument("--seed", type=NATURAL, default=0)
     options = parser.parse_args()
     recipe = teacher_recipe(options.variant, options.steps, options.streets, options.seed)
     path = train_teacher(recipe, options.out)
@@ -80,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -8,14 +8,13 @@ the tests do; the others are then listed as not run. Start it on a machine where
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks.experiment import ROOT, parser_of
+from benchmarks.experiment import ROOT, parser_of, run_main
 from benchmarks.gpu_acceptance import serving, training
 from spectradino_core.bench.machine import describe
 from spectradino_core.evaluation.page import markdown_table
@@ -128,4 +127,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

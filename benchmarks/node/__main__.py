@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.experiment import RESULTS, ros_machine
+from benchmarks.experiment import RESULTS, ros_machine, run_main
 from benchmarks.node.measuring import OVERHEAD, PERCENTS, measure_overhead, percentiles, slope, soak
 from benchmarks.node.plots import plot_overhead, plot_soak
 from spectradino_core.bench.tables import write_table
+from spectradino_core.options import NOT_NEGATIVE, POSITIVE
 from tests.blob_model import make_blob_model
 
 NUMBER = ".3f"
@@ -34,12 +35,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.node", description=__doc__)
     parser.add_argument("what", choices=["overhead", "soak", "all"])
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
-    parser.add_argument("--seconds", type=float, default=60.0, help="overhead: how long each size is measured")
-    parser.add_argument("--rate", type=float, default=10.0, help="overhead: pairs a second")
+    parser.add_argument("--seconds", type=POSITIVE, default=60.0, help="overhead: how long each size is measured")
+    parser.add_argument("--rate", type=POSITIVE, default=10.0, help="overhead: pairs a second")
     parser.add_argument("--model", type=Path, help="overhead: a model file instead of the blob model")
-    parser.add_argument("--minutes", type=float, default=10.0, help="soak: for how long")
-    parser.add_argument("--soak-rate", type=float, default=60.0, help="soak: pairs a second")
-    parser.add_argument("--engine-ms", type=float, default=90.0, help="soak: how slow the model is made")
+    parser.add_argument("--minutes", type=POSITIVE, default=10.0, help="soak: for how long")
+    parser.add_argument("--soak-rate", type=POSITIVE, default=60.0, help="soak: pairs a second")
+    parser.add_argument("--engine-ms", type=NOT_NEGATIVE, default=90.0, help="soak: how slow the model is made")
     parser.add_argument("--note", default="", help="kept with the results: what else the machine did")
     arguments = parser.parse_args()
     good = True
@@ -141,4 +142,4 @@ def _progress(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

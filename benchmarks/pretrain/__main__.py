@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks.experiment import Job, run_experiment
+from benchmarks.experiment import Job, run_experiment, run_main
 from benchmarks.pretrain.data import find_data, gather
 from benchmarks.pretrain.plan import FULL, PARTS, QUICK, jobs_of
 from benchmarks.pretrain.report import write_report
@@ -23,7 +22,4 @@ def _jobs(part: str, quick: bool, data: Path | None, work: Path) -> Iterable[Job
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (OSError, RuntimeError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run_main(main)

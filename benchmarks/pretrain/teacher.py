@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from benchmarks.experiment import run_main
 from benchmarks.pretrain.disguise import disguised
 from spectradino_core.data.augment import Augmentation, jitter_rgb
 from spectradino_core.data.loading import Loader
@@ -30,6 +31,7 @@ from spectradino_core.losses.alignment import contrastive_loss
 from spectradino_core.losses.omnivorous import dense_alignment_loss
 from spectradino_core.models.checkpoints import load_dinov2, save_spectradino, save_state
 from spectradino_core.models.vit import ViT
+from spectradino_core.options import COUNT, NATURAL, POSITIVE
 from spectradino_core.training.checkpoints import resume_step
 from spectradino_core.training.loop import LoopOptions, train
 from spectradino_core.training.teacher import load_teacher
@@ -158,15 +160,15 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="folder that paths are relative to (default: each manifest's own)")
     parser.add_argument("--out", type=Path, required=True, help="run folder")
     parser.add_argument("--start", type=Path, help="an earlier teacher: go on from it with disguised views")
-    parser.add_argument("--rate", type=float, default=RATE, help="peak learning rate (%(default)s)")
+    parser.add_argument("--rate", type=POSITIVE, default=RATE, help="peak learning rate (%(default)s)")
     parser.add_argument("--variant", default="tiny")
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--batch", type=int, default=64, help="images per step, two views each (%(default)s)")
-    parser.add_argument("--crop", type=int, default=112)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=COUNT, default=300)
+    parser.add_argument("--batch", type=COUNT, default=64, help="images per step, two views each (%(default)s)")
+    parser.add_argument("--crop", type=COUNT, default=112)
+    parser.add_argument("--seed", type=NATURAL, default=0)
     options = parser.parse_args()
     save_start(train_teacher(options), options.variant, options.seed)
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -20,13 +20,14 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from benchmarks.experiment import parser_of
+from benchmarks.experiment import parser_of, run_main
 from benchmarks.reuse.turning import turning_table
 from spectradino_core.cli import main as spectradino
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.evaluation.page import markdown_table
 from spectradino_core.export.onnx_model import export
 from spectradino_core.models.perception import Perception
+from spectradino_core.options import POSITIVE
 from spectradino_core.runtime.bundle import companion_path
 from spectradino_core.runtime.network_inputs import signature
 from spectradino_core.runtime.onnx_engine import OnnxEngine
@@ -106,7 +107,9 @@ def evaluated(bag: Path, model: Path, pairing: str, folder: Path) -> dict:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = parser_of("reuse", __doc__, Path("runs/reuse"))
     parser.add_argument("--model", type=Path, default=Path("models/lwir_box.onnx"), help="default: %(default)s")
-    parser.add_argument("--duration", type=float, default=8.0, help="seconds of each recording (default: %(default)s)")
+    parser.add_argument(
+        "--duration", type=POSITIVE, default=8.0, help="seconds of each recording (default: %(default)s)"
+    )
     parser.add_argument("--motion", action="store_true", help="measure compensation of camera motion instead")
     parser.add_argument("--engine", action="store_true", help="measure engine time instead")
     options = parser.parse_args(arguments)
@@ -140,4 +143,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

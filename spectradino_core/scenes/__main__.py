@@ -9,9 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from spectradino_core.drawing import box_colour, draw_box, in_palette, stretched, write_text
+from spectradino_core.drawing import box_colour, draw_box, encoded, in_palette, stretched, write_text
+from spectradino_core.files import make_folder, write_file
 from spectradino_core.modality import Modality
+from spectradino_core.options import COUNT, NATURAL, claim_file
 from spectradino_core.scenes import MASK_PALETTE, TIMES_OF_DAY, Scene, SceneOptions, render_scene
+from spectradino_core.text import counted
 
 
 def contact_sheet(scenes: list[Scene], boxes: bool = True) -> np.ndarray:
@@ -46,18 +49,17 @@ def _annotated(cell: np.ndarray, scene: Scene, band: Modality, boxes: bool) -> n
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m spectradino_core.scenes", description=__doc__)
-    parser.add_argument("--out", default="scenes.png", help="image file to write (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default="scenes.png", help="PNG or JPEG to write (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace what --out already holds")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3], help="seeds to draw, one scene per row")
-    parser.add_argument("--size", type=int, nargs=2, default=[320, 256], metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--seeds", type=NATURAL, nargs="+", default=[0, 1, 2, 3], help="one scene per row")
+    parser.add_argument("--size", type=COUNT, nargs=2, default=[320, 256], metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--bands", nargs="+", default=["rgb", "nir", "swir", "lwir"])
     parser.add_argument("--time-of-day", choices=TIMES_OF_DAY)
-    parser.add_argument("--supersample", type=int, default=1)
+    parser.add_argument("--supersample", type=COUNT, default=1)
     parser.add_argument("--no-boxes", action="store_true")
     chosen = parser.parse_args(arguments)
-    if Path(chosen.out).exists() and not chosen.overwrite:
-        parser.error(f"--out {chosen.out} exists already: give --overwrite to replace it, or another name")
     try:
+        claim_file(chosen.out, (".png", ".jpg", ".jpeg"), chosen.overwrite)
         options = SceneOptions(
             width=chosen.size[0],
             height=chosen.size[1],
@@ -66,11 +68,11 @@ def main(arguments: list[str] | None = None) -> int:
             supersample=chosen.supersample,
         )
         sheet = contact_sheet([render_scene(seed, options) for seed in chosen.seeds], boxes=not chosen.no_boxes)
-    except ValueError as error:
+        make_folder(chosen.out.parent)
+        write_file(chosen.out, encoded(sheet, chosen.out.suffix))
+    except (ValueError, OSError) as error:
         parser.error(str(error))
-    if not cv2.imwrite(chosen.out, sheet[..., ::-1]):
-        print(f"cannot write {chosen.out}: check that its folder exists and its suffix is an image's", file=sys.stderr)
-        return 1
+    print(f"{chosen.out}: {counted(len(chosen.seeds), 'scene')}")
     return 0
 
 

@@ -219,7 +219,7 @@ def _check_resumed(folder: Path, record: dict[str, Any]) -> None:
 def _compared(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries of `recipe.json` that a run must have in common with the one that it resumes."""
     recipe, provenance = record["recipe"], record.get("provenance", {})
-    out = {}
+    out: dict[str, Any] = {}
     for name, value in recipe.items():
         if name not in ("loop", "epochs"):
             out |= {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}

@@ -404,8 +404,13 @@ def test_contact_sheet_command(tmp_path, capsys) -> None:
     out = tmp_path / "sheet.png"
     assert main(["--out", str(out), "--seeds", "0", "--size", "160", "128", "--bands", "rgb", "lwir"]) == 0
     assert cv2.imread(str(out)).shape == (128, 3 * 160, 3)
-    assert main(["--out", str(tmp_path / "absent" / "sheet.png"), "--seeds", "0", "--size", "160", "128"]) == 1
+    capsys.readouterr()
+    new = tmp_path / "absent" / "sheet.jpg"
+    assert main(["--out", str(new), "--seeds", "0", "--size", "160", "128"]) == 0
+    assert capsys.readouterr().out == f"{new}: 1 scene\n"
+    assert new.stat().st_size > 1000
     for words, fault in (
+        (["--out", str(tmp_path)], r".png or .jpg"),
         ([], f"{out} exists already"),
         (["--overwrite", "--size", "20", "4"], "20x4"),
         (["--overwrite", "--seeds", "-1"], "seed"),
