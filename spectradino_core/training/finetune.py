@@ -44,7 +44,7 @@ from spectradino_core.training.loop import LoopOptions, train
 from spectradino_core.training.modes import count_trainable, freeze_for, parameter_groups
 from spectradino_core.training.recipes import BY_EPOCH, FinetuneRecipe, data_terms
 from spectradino_core.training.runs import changed_entries, describe_changes, write_record
-from spectradino_core.training.train_logger import RecentMeans, plot_losses
+from spectradino_core.training.train_logger import RecentMeans, plot_losses, read_log
 
 log = logging.getLogger(__name__)
 
@@ -183,14 +183,26 @@ def finetune(
             every=score,
             runner=parallelise(model, [], "ddp", on),
             after_step=lambda step, batch, losses: recent.after_step(step, "", losses),
+            score_start=start is not None,
         )
         minutes = round((time.time() - started) / 60, 1)
         info.provenance["minutes_since_resumed" if first else "minutes"] = minutes
         if env.first:
             save_perception(path, kept, info)
             plot_losses({recipe.name: folder / "log.jsonl"}, folder / "losses.png")
+            log.info("%s: %s", recipe.name, _progress(folder / "log.jsonl"))
         env.wait()
     return path
+
+
+def _progress(path: Path) -> str:
+    """Return the first and last scores on held-out pairs in a log; those of step 0 are the start model's."""
+    rows = [row for row in read_log(path) if any(name.startswith("val_") for name in row)]
+    if not rows:
+        return "no scores, since no pairs are held out"
+    first, last = rows[0], rows[-1]
+    scores = [f"{name} {first[name]:.3f} to {last[name]:.3f}" for name in last if name != "step" and name in first]
+    return f"on held-out pairs, from step {first['step']} to {last['step']}: {', '.join(scores)}"
 
 
 def _digest_of(weights: Path | None) -> str | None:

@@ -96,6 +96,7 @@ def train(
     after_step: Callable[[int, Any, dict[str, Tensor]], None] | None = None,
     stateful: Mapping[str, Stateful] | None = None,
     gathered: FullState | None = None,
+    score_start: bool = False,
 ) -> Model:
     """Train `model` and return its moving average, or the model itself if there is none.
 
@@ -111,6 +112,7 @@ def train(
         after_step: called after each optimiser step with (0-based step, batch, losses).
         stateful: state that the task keeps between steps, by name; saved and restored with the model.
         gathered: full state of the model, for callers that write it too, so that it is gathered once per step.
+        score_start: also call `every` before the first step of a new run, as step 0.
 
     Raises:
         NonFiniteLossError: the loss is NaN or infinite.
@@ -136,6 +138,8 @@ def train(
         total=options.steps, initial=step, unit="step", dynamic_ncols=True, mininterval=1.0, disable=not env.first
     )
 
+    if score_start and every is not None and step == 0:
+        logger.write({"step": 0} | every(0, model.eval()))
     model.train()
     for batch in batches:
         factor = learning_rate(step, options)

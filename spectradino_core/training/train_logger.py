@@ -17,6 +17,8 @@ from spectradino_core.files import write_error, write_file, written_atomically
 log = logging.getLogger(__name__)
 
 _NO_LOSS = ("step", "lr", "steps_per_s")
+_MARKED = 20
+"""Number of points from which on a curve is drawn without markers."""
 
 
 class TrainLogger:
@@ -166,7 +168,9 @@ def plot_losses(logs: Mapping[str, Path], image: Path) -> None:
         for key in sorted(curves):
             if key.removeprefix("val_") == name:
                 steps, values = zip(*sorted(curves[key]))
-                axis.plot(steps, values, linewidth=1, label="validation" if key.startswith("val_") else "training")
+                marker = "." if len(steps) < _MARKED else ""
+                label = "validation" if key.startswith("val_") else "training"
+                axis.plot(steps, values, marker=marker, linewidth=1, label=label)
         for start, stage in edges:
             axis.axvline(start, color="grey", linewidth=0.5)
             # Vertical text: a short stage has no room for a horizontal name.

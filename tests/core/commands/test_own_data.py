@@ -100,12 +100,16 @@ def test_bundled_model_can_start_training_on_own_data() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn_curves")
 @pytest.mark.parametrize("form", ["COCO", "VOC", "YOLO"])
-def test_every_label_format_trains(here: Path, start: Path, form: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_label_format_trains(
+    here: Path, start: Path, form: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "spectradino_core")
     layout = Layout(LAYOUT.rgb, LAYOUT.thermal, "instances_{split}" if form == "COCO" else LAYOUT.label)
     write_own(here / "other", layout, form, SPLITS)
     assert main(["finetune", "--data", "other", "--start", str(start), "--out", "run", *QUICK["finetune"]]) == 0
     printed = capsys.readouterr().out
     assert f"own data 'other': {form} labels" in printed
+    assert "on held-out pairs, from step 0 to" in caplog.text
     assert "train: 1 infrared only, 2 pairs, 1 rgb only" in printed
     model, info = load_perception(here / "run/model.safetensors")
     assert set(info.box_classes) == set(NAMES)
@@ -114,7 +118,9 @@ def test_every_label_format_trains(here: Path, start: Path, form: str, capsys: p
     weights = model.state_dict()
     assert all(bool(np.isfinite(weights[name].numpy()).all()) for name in weights)
     losses = [json.loads(line) for line in (here / "run/log.jsonl").read_text().splitlines()]
-    assert any("val_map50" in line for line in losses)
+    scored = [line["step"] for line in losses if "val_map50" in line]
+    assert scored[0] == 0  # the model that it starts from
+    assert len(scored) > 1
 
 
 @pytest.mark.slow
