@@ -383,20 +383,22 @@ def make_folder(folder: Path) -> None:
 def written_atomically(path: str | os.PathLike[str], needed: int = 0) -> Iterator[Path]:
     """Yield a scratch path beside `path`, which replaces `path` atomically at the end of the block.
 
-    A crash, a full disk or an exception leaves `path` untouched; the scratch file is removed.
+    A crash, a full disk or an exception leaves `path` untouched; the scratch file is removed. The file that a symbolic
+    link points to is replaced, not the link.
 
     Raises:
         OSError: the folder can't be written to, or the disk is full; names `path` and the bytes `needed` (0: unknown).
     """
     path = Path(path)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    scratch = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        make_folder(path.parent)
+        make_folder(target.parent)
         yield scratch
         with scratch.open("rb") as file:
             os.fsync(file.fileno())  # else a power cut could leave an empty file under the new name
         scratch.chmod(0o644)  # some writers create files that only their owner may read
-        os.replace(scratch, path)
+        os.replace(scratch, target)
     except Exception as error:
         if isinstance(error, OSError) or is_disk_full(error, path.parent):
             raise write_error(path, error, needed) from error

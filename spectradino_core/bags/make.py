@@ -150,7 +150,7 @@ class MadeBag(NamedTuple):
 
 def sidecar_path(bag: Path, ending: str) -> Path:
     """Return the path of a file beside a bag: `drive.coco.json` for `drive.mcap` and `drive`."""
-    return bag.with_name((bag.stem if bag.suffix == ".mcap" else bag.name) + ending)
+    return bag.parent / ((bag.stem if bag.suffix == ".mcap" else bag.name) + ending)
 
 
 def make_bag(

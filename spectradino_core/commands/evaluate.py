@@ -186,7 +186,8 @@ def _baseline_command(info: ModelInfo, options: argparse.Namespace) -> str:
     registers = "_reg4" if made.get("registers") else ""
     known = info.variant in ("s", "b", "l", "g")
     weights = f"dinov2_vit{info.variant}{info.patch}{registers}_pretrain.pth" if known else "TEACHER"
-    if info.provenance.get("data", {}).get("kind") == "own data":
+    own = info.provenance.get("dataset") is None and options.dataset is None and options.data is not None
+    if own or info.provenance.get("data", {}).get("kind") == "own data":
         words = ["spectradino", "finetune", "--data", "FOLDER" if options.data is None else str(options.data)]
     else:
         words = ["spectradino", "finetune", "--dataset", dataset]

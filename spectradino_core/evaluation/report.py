@@ -22,6 +22,7 @@ _HOW_TO_READ = (
     "the same model without the other frame. The last row is plain frozen DINOv2 with infrared as a grey image and the "
     "same head; the difference to it is the gain of the adapters."
 )
+_NO_BASELINE = "No baseline was given. This command trains one, for `--baseline`:"
 
 
 class Report:
@@ -34,7 +35,7 @@ class Report:
 
         Args:
             models: seeds of the model, by file.
-            baselines: seeds of the baseline; empty: every table shows the command that trains one.
+            baselines: seeds of the baseline; empty: the report shows the command that trains one.
             command: command line of this report.
             train_baseline: command line that trains a baseline.
         """
@@ -110,12 +111,18 @@ class Report:
                 parts.append(markdown_table(header, rows))
             if best := _best_threshold(comparison):
                 parts.append(f"{best}\n")
-        return "\n".join([*parts, f"{_HOW_TO_READ}\n", f"`{self.command}`\n"])
+        parts += [f"{_HOW_TO_READ}\n", f"`{self.command}`\n"]
+        if not self.baselines:
+            parts.append(f"{_NO_BASELINE}\n\n`{self.train_baseline}`\n")
+        return "\n".join(parts)
 
     def page(self) -> Page:
         """Return the HTML page, which adds curves, bars, confusion matrices and the worst frames."""
         page = Page(self.title, _HOW_TO_READ)
         page.code(self.command)
+        if not self.baselines:
+            page.text(_NO_BASELINE, soft=True)
+            page.code(self.train_baseline)
         for comparison in self.comparisons:
             self._add_set(page, comparison)
         page.heading("Models")
@@ -181,7 +188,7 @@ class Report:
             for row in comparison.rows:
                 label = row
                 if not comparison.scores[subset][row]:
-                    label += f", not trained: run `{self.train_baseline}`" if subset == ALL else ", not trained"
+                    label += ", not trained"
                 if row == FUSED:
                     strong.append(len(rows))
                 figures = [comparison.figure(metric, row, subset).per_cent() for metric in comparison.metrics]

@@ -112,7 +112,7 @@ def export(
             raise ParityError(f"the exported graph differs from the module: {problem}")
         describe(described, info.with_(parity=parity))
         onnx.save(described, str(scratch))
-    log.info("wrote %s (%.1f MB), parity %s", path, Path(path).stat().st_size / 1e6, parity)
+    log.info("wrote %s", path)
     return parity
 
 

@@ -33,7 +33,7 @@ from spectradino_core.data.sample import PairedSample
 from spectradino_core.evaluation.detection import SCORE_FLOOR
 from spectradino_core.evaluation.scorer import Scorer
 from spectradino_core.files import make_folder
-from spectradino_core.options import RATE, Number, add_former, add_option, claim_folder
+from spectradino_core.options import RATE, Number, add_former, add_option, claim_folder, require_model
 from spectradino_core.runtime.bundle import BundleError, ModelInfo
 from spectradino_core.runtime.engine import DEVICES, EngineError
 from spectradino_core.runtime.engines import open_engine
@@ -61,7 +61,7 @@ def main(args: Sequence[str] | None = None) -> int:
 def _guarded(args: Sequence[str] | None) -> int:
     try:
         return _demo(_parse(args))
-    except (DemoError, PairedFolderError, BundleError, EngineError, FileNotFoundError) as error:
+    except (DemoError, BundleError, EngineError, OSError, ValueError) as error:
         print(f"\nThe demo stopped: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -98,8 +98,9 @@ def _parse(args: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    _claim(options.out)
+    claim_folder(options.out, "contact_sheet.png report.json node.log overlays pairs", "node.log", _DETECTOR.encode())
     model = resolve_model(options.model)
+    require_model(model)
     # Opened here first, so that a wrong file is reported directly and not in the node's log.
     engine = open_engine(model, device=options.device, auto_openvino=True)
     info, label = engine.info, engine.label
@@ -135,14 +136,6 @@ def _demo(options: argparse.Namespace) -> int:
     return 0
 
 
-def _claim(out: Path) -> None:
-    """Raise `DemoError` if the output folder holds files of others where the demo writes."""
-    try:
-        claim_folder(out, "contact_sheet.png report.json node.log overlays pairs", "node.log", _DETECTOR.encode())
-    except ValueError as error:
-        raise DemoError(str(error)) from None
-
-
 def _prepare(out: Path) -> None:
     """Create the output folder and delete the output files of an earlier demo."""
     try:
@@ -160,10 +153,10 @@ def _real_pairs(options: argparse.Namespace, info: ModelInfo) -> PairedFolder:
     try:
         return PairedFolder(options.data, options.split, info.infrared.key, info.box_classes, info.mask_classes)
     except PairedFolderError as error:
-        raise DemoError(
-            f"{error}\nGive --data a folder with index_{options.split}.json whose items have an RGB image (rgb or vis) "
-            f"and an IR image ({info.infrared.key}), as the model {info.name} takes them"
-        ) from None
+        needed = (
+            f"\nThe model {info.name} takes items with an RGB image (rgb or vis) and an IR image ({info.infrared.key})"
+        )
+        raise DemoError(f"{error}{needed if options.data.is_dir() else ''}") from None
 
 
 @dataclass

@@ -91,17 +91,20 @@ def contact_sheet(
 
 
 def _header(width: int, margin: int, info: ModelInfo, title: str, facts: str) -> np.ndarray:
-    keys = [(name, box_colour(i), False) for i, name in enumerate(info.box_classes)]
-    keys += [(name, colour, True) for name, colour in zip(info.mask_classes, info.palette, strict=True)]
-    header = np.full((118, width, 3), _BACKGROUND, np.uint8)
+    boxes = [(name, box_colour(i)) for i, name in enumerate(info.box_classes)]
+    groups = {"boxes": boxes, "mask": list(zip(info.mask_classes, info.palette, strict=True))}
+    rows = {group: keys for group, keys in groups.items() if keys}
+    header = np.full((94 + 24 * len(rows), width, 3), _BACKGROUND, np.uint8)
     _text(header, title, (margin, 38), _BRIGHT, 0.9)
     _text(header, facts, (margin, 68), _DIM, 0.55)
-    left = margin
-    for name, colour, filled in keys:
-        corner = (left + 13, 103)
-        cv2.rectangle(header, (left, 90), corner, colour, cv2.FILLED if filled else 2, cv2.LINE_AA)
-        _text(header, name, (left + 21, 102), _DIM, 0.5)
-        left += 21 + _text_width(name, 0.5) + 22
+    for row, (group, keys) in enumerate(rows.items()):
+        top, left = 90 + 24 * row, margin + 70
+        _text(header, group, (margin, top + 12), _BRIGHT, 0.5)
+        for name, colour in keys:
+            thickness = cv2.FILLED if group == "mask" else 2
+            cv2.rectangle(header, (left, top), (left + 13, top + 13), colour, thickness, cv2.LINE_AA)
+            _text(header, name, (left + 21, top + 12), _DIM, 0.5)
+            left += 21 + _text_width(name, 0.5) + 22
     return header
 
 

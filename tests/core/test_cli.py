@@ -178,9 +178,8 @@ def test_finetune_export_evaluate(tmp_path, capsys):
     assert "| all (3) | RGB only |" in printed
     command = "--dataset scenes --baseline --variant test --backbone TEACHER --task both --head dense,pyramid_linear"
     command += " --fuse-at last --strides 7-28 --input-size 168x140"
-    assert (
-        f"frozen DINOv2, IR as grey, not trained: run `spectradino finetune {command} --out runs/baseline`" in printed
-    )
+    assert "| all (3) | frozen DINOv2, IR as grey, not trained |" in printed
+    assert f"for `--baseline`:\n\n`spectradino finetune {command} --out runs/baseline`" in printed
     assert main(["evaluate", "--model", str(model), "--scenes", "3", "--baseline", str(run / "model.safetensors")]) == 1
     assert "model.safetensors is not a baseline: its backbone is spectradino" in capsys.readouterr().err
     found = json.loads((report / "result.json").read_text())

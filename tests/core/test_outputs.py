@@ -158,3 +158,24 @@ def test_written_file_names_the_file_in_place_of_a_folder(tmp_path: Path) -> Non
     (tmp_path / "notes").touch()
     with pytest.raises(OSError, match="notes is a file"), written_atomically(tmp_path / "notes" / "a.txt"):
         pass
+
+
+def test_a_link_stays_one_and_its_file_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    real, link = tmp_path / "store" / "model", tmp_path / "model"
+    real.write_text("former")
+    link.symlink_to("store/model")
+    with written_atomically(link) as scratch:
+        scratch.write_text("new")
+    assert link.is_symlink()
+    assert real.read_text() == "new"
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["model"]
+
+
+def test_the_present_folder_is_no_name_of_a_bag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["bag", "make", "--duration", "1", "--out", "."]) == 1
+    assert ". exists already" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

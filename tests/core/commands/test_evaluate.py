@@ -32,7 +32,7 @@ def hint(recipe: FinetuneRecipe, tmp_path, capsys, *words: str) -> list[str]:
     assert main(["evaluate", "--model", str(tmp_path / "model.safetensors"), *words, "--device", "cpu"]) == 0
     out = capsys.readouterr().out
     assert ("Masks: logits enlarged bilinearly" in out) is bool(recipe.mask_classes)
-    found = re.search(r"not trained: run `(spectradino finetune [^`]*)`", out)
+    found = re.search(r"No baseline .*\n\n`(spectradino finetune [^`]*)`", out)
     assert found is not None
     return shlex.split(found[1])
 

@@ -92,11 +92,12 @@ def test_every_table_has_all_streams_and_the_baseline_command(report):
             f"{subset} | {BASELINE}",
         ):
             assert f"| {row}" in text, row
-    assert f"{BASELINE}, not trained: run `train <it>` | – | – | – | – | – |" in text
+    assert f"{BASELINE}, not trained | – | – | – | – | – |" in text
+    assert text.endswith("`--baseline`:\n\n`train <it>`\n")
     assert "Rule: nothing is ignored here." in text
     assert "Masks: class maps of the network's size, enlarged to the image, for 1 of 1 models: exported" in text
     page = report.page().html()
-    assert "not trained: run `train &lt;it&gt;`" in page
+    assert "<pre>train &lt;it&gt;</pre>" in page
     assert page.count("data:image/svg+xml") >= 6  # mAP and mIoU by subset, two kinds of bars, curves, two confusions
     assert page.count("data:image/jpeg") == 1  # the one pair with a mistake
 
@@ -131,6 +132,8 @@ def test_best_f1_threshold_is_reported_and_all_are_listed(report):
 def test_given_baseline_is_in_its_row(blob):
     report = made(blob, seeds=1, baselines=1)
     assert "not trained" not in report.markdown()
+    assert "No baseline" not in report.markdown()
+    assert "No baseline" not in report.page().html()
     comparison = report.comparisons[0]
     assert comparison.figure("mAP", BASELINE) == comparison.figure("mAP", FUSED)
 
