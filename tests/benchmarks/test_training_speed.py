@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from benchmarks.training_speed import VARIANTS, measure
 from spectradino_core.models import perception
 from spectradino_core.models.perception import Architecture
 from spectradino_core.training.recipes import box_real
 
 
+@pytest.mark.slow  # it trains; test_finetune covers the options
 def test_variants_differ_by_what_their_names_say(monkeypatch) -> None:
     small = Architecture("test", "lwir", 3, 7, pyramid_width=16, tower_depth=1)
     recipe = replace(box_real(), architecture=small, input_size=(84, 70), early_size=(56, 42), scene_size=(80, 64))

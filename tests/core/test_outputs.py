@@ -97,6 +97,7 @@ def test_file_as_output_folder_is_refused(command: str, run, tmp_path: Path) -> 
     assert "README.md is a file: give a folder" in run(command, FOLDERS[command][0], "README.md")
 
 
+@pytest.mark.slow  # whole commands; the tests below cover the rule
 def test_missing_parents_are_created_and_own_output_is_replaced(tmp_path: Path, repository: Path) -> None:
     out = tmp_path / "new" / "scenes"
     assert [main(["data", "make-manifest", "--scenes", count, "--out", str(out)]) for count in "12"] == [0, 0]
@@ -133,6 +134,7 @@ def test_existing_output_folder_needs_no_writable_parent(run, tmp_path: Path, mo
     assert checked == [Path("volume"), Path("volume")]
 
 
+@pytest.mark.slow  # whole commands; the refusal is tested above
 def test_overwrite_replaces_a_file(tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.png"
     words = ["data", "check", "--dataset", "scenes", "--split", "val", "--limit", "1", "--out", str(sheet)]

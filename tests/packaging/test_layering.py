@@ -32,7 +32,8 @@ ARROWS: dict[str, set[str]] = {
     # Many jobs at once, whatever they are.
     "jobs": {"text"},
     # The synthetic scene renderer.
-    "scenes": {"drawing", "modality"},
+    "scenes": {"modality"},
+    "scenes.__main__": {"drawing", "modality", "options", "scenes"},
     # Registration in use: homography, camera geometry, checkerboard.
     "calibration": {"drawing", "invalid_counts"},
     "runtime": {"calibration", "drawing", "invalid_counts", "modality", "thermal"},

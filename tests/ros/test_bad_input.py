@@ -178,6 +178,7 @@ def cameras_model(node) -> str:
     return next(word.split(":=", 1)[1] for word in node.words if word.startswith("model:="))
 
 
+@pytest.mark.slow  # a node; tests/core/streams covers the decision
 def test_a_thermal_depth_that_the_model_was_not_trained_on_is_refused(tmp_path, peer):
     model = make_blob_model(tmp_path / "eight_bit.onnx", thermal=thermal_of_depth(8))
     with running("-r", "__ns:=/eight", model=model, device="cpu", fallback_mode="fused_only") as node:

@@ -84,6 +84,7 @@ def test_without_a_scale_there_is_no_such_topic(blob_model, peer):
         assert f"{rig.name}/detections" in dict(peer.node.get_topic_names_and_types())
 
 
+@pytest.mark.slow  # a node; tests/core/runtime/test_temperatures.py covers it
 def test_eight_bits_have_no_temperature_which_is_logged(blob_model, peer):
     with running("-r", "__ns:=/agc", model=blob_model, ir_kelvin_per_count=0.04, **OPTIONS) as node:
         rig = Rig(peer, "agc")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from vision_msgs.msg import Detection2DArray
 
 from tests.ros.harness import ir_pixels, rgb_pixels, running, wait_until
@@ -47,6 +48,7 @@ def test_identities_last_when_a_camera_stops(blob_model, peer):
             wait_until(lambda: names(rig.detections[-1]) == given, "the identities of before")
 
 
+@pytest.mark.slow  # a node; the test above covers the field
 def test_without_tracking_there_are_no_identities(blob_model, peer):
     with running("-r", "__ns:=/untracked", model=blob_model, **OPTIONS):
         rig = Rig(peer, "untracked")

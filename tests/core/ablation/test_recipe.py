@@ -194,6 +194,7 @@ def test_paper_recipes_have_the_papers_heads_and_hide_no_band(name):
     assert "Ours, as the paper gives none" in " ".join(ablation.notes)
 
 
+@pytest.mark.slow  # it trains; test_pretrain covers the choice
 @pytest.mark.usefixtures("undrawn_curves")
 def test_validation_pairs_choose_what_stage_two_starts_from(tmp_path):
     torch.manual_seed(0)

@@ -218,6 +218,7 @@ def test_a_stopped_run_resumes_and_equals_an_uninterrupted_one(recording, model,
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.mcap", "whole.mcap"]
 
 
+@pytest.mark.slow  # the stopped run above covers what is used
 def test_what_another_choice_left_is_not_used(recording, model, tmp_path):
     first = AnnotateOptions(overlay=False, segment=5)
     with pytest.raises(StopError):
@@ -228,6 +229,7 @@ def test_what_another_choice_left_is_not_used(recording, model, tmp_path):
     assert {d[0] for _, _, _, found in boxes(opened(done.path)) for d in found} == {"1"}, "red scores 0.8"
 
 
+@pytest.mark.slow  # the stopped run above covers resuming
 def test_a_killed_process_leaves_no_bag_and_is_resumed(recording, model, tmp_path):
     script = (
         "import sys, time\n"

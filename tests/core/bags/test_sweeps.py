@@ -94,6 +94,7 @@ def test_each_replay_is_done_once() -> None:
     assert place_of("ir_only", "offset", 20.0) == ("ir_alone", "offset=20")
 
 
+@pytest.mark.slow  # it draws; the tests above cover the points
 def test_the_table_and_the_page_hold_every_point(found: Found, tmp_path: Path) -> None:
     result, bags, out, _ = found
     rows = list(csv.DictReader((out / "sweeps.csv").open()))

@@ -168,6 +168,7 @@ def test_limits_by_hand():
     assert best_rates(rows) == {"fp32": rows[1]["gflop_per_s"]}
 
 
+@pytest.mark.slow  # the row of training covers the timing
 def test_gpu_rows_are_consistent_on_a_cpu():
     rows = gpu.forward_rows("test", torch.bfloat16, "cpu", SMALL, (1, 2), 2, roof=1e10, compiled=False)
     assert [(row["batch"], row["case"]) for row in rows] == [(b, c) for b in (1, 2) for c in (gpu.TWICE, gpu.PLAIN)]

@@ -54,6 +54,7 @@ def folder(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.slow  # that from a bag covers the command
 def test_registration_from_folder_is_usable_by_the_pipeline(folder, tmp_path, capsys):
     out = tmp_path / "rig.yaml"
     assert main(["calibrate", "registration", str(folder), "--out", str(out)]) == 0

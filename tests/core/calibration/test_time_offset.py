@@ -58,6 +58,7 @@ def several(seed: int = 0) -> np.ndarray:
 SLOW = pytest.mark.slow
 
 
+@pytest.mark.slow  # unset stamps cover slower and late cameras
 @pytest.mark.parametrize(
     ("rgb_hz", "ir_hz", "offset"),
     [pytest.param(30, 9, 37.0, marks=SLOW), pytest.param(15, 15, -212.0, marks=SLOW), (9, 30, 3.0)],
@@ -95,12 +96,14 @@ def test_different_scenes_are_refused():
         estimate_time_offset(watch(15, 11, 0, False, several(1)), watch(9, 11, 0, True, several(2)))
 
 
+@pytest.mark.slow  # the static scene covers the refusal
 def test_periodic_motion_within_the_window_is_refused():
     pendulum = np.array([[64.0, 48.0, 2 * np.pi * 1.6, 0.0, 10.0]])
     with pytest.raises(CalibrationError, match="several offsets|border of the window|disagree"):
         estimate_time_offset(watch(30, 11, 0, False, pendulum), watch(15, 11, 20, True, pendulum))
 
 
+@pytest.mark.slow  # the static scene covers the refusal
 def test_offset_at_or_beyond_the_window_is_refused():
     rgb, ir = watch(15, 11, 0, False, several()), watch(15, 11, 200, True, several())
     for window_ms in (210, 150):

@@ -43,6 +43,7 @@ def test_a_small_dev_shm(disks: None, size: str, said: str) -> None:
     assert [said in line for line in found if line.startswith("LOG")] == [True]
 
 
+@pytest.mark.slow  # the loader alone is tested above
 def test_finetuning_with_a_small_dev_shm(disks: None, tmp_path: Path) -> None:
     """Complete training, which hangs at its first batch without the loader; the result is the same as elsewhere."""
     options = ("--workers", "2", "--steps", "4")
@@ -59,6 +60,7 @@ def test_a_killed_worker_ends_the_run_with_its_reason() -> None:
     assert last.startswith("WorkerError: a data loading process ended, it is killed by signal: Killed (")
 
 
+@pytest.mark.slow  # it waits 3 s; the killed worker covers the end of a run
 def test_a_silent_worker_ends_the_run() -> None:
     *_, last = loader("silent")
     assert last.startswith("WorkerError: the data loading processes sent nothing for 3 s: check the disk")

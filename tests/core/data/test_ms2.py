@@ -206,6 +206,7 @@ def test_bands_of_a_source(root, tmp_path):
         ManifestSource(tmp_path / "m.jsonl", root, bands=("swir",))
 
 
+@pytest.mark.slow  # it trains; the tests above cover the data
 @pytest.mark.usefixtures("undrawn_curves")
 def test_pretraining_runs_on_all_bands_of_it(tmp_path, capsys):
     root = write_ms2(tmp_path, 8)

@@ -51,6 +51,7 @@ def test_drawn_items_are_random_and_seeded():
     np.testing.assert_array_equal(_chosen(a[:9], b[:9])[0], a[:9])
 
 
+@pytest.mark.slow  # the plot of components is tested above
 def test_tsne_is_drawn_in_three_dimensions(tmp_path):
     pytest.importorskip("sklearn")
     rng = np.random.default_rng(0)

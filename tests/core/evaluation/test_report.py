@@ -147,6 +147,7 @@ def test_several_seeds_have_a_mean_and_a_spread(blob):
     assert "± 0.0" in report.markdown()
 
 
+@pytest.mark.slow  # the tests above cover the content
 def test_what_is_written_agrees_and_repeats(blob, report, tmp_path):
     for name, one in (("a", report), ("b", made(blob))):
         one.write(tmp_path / name)

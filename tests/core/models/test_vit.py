@@ -68,6 +68,7 @@ SHAPES = [
 ]
 
 
+@pytest.mark.slow  # the test below covers parity, at other sizes
 @pytest.mark.parametrize(("variant", "depth", "registers"), SHAPES)
 def test_parity_with_transformers_at_518(variant: str, depth: int, registers: int, tmp_path) -> None:
     """All tokens at full width and heads; depth is reduced to keep the test small."""

@@ -114,6 +114,7 @@ def test_arbitrary_image_size(size: tuple[int, int], supersample: int) -> None:
     assert scene.mask.shape == scene.depth.shape == scene.instances.shape == (size[1], size[0])
 
 
+@pytest.mark.slow  # the tests below cover single scenes
 def test_scene_invariants_over_many_seeds() -> None:
     people = cars = bicycles = 0
     for seed in range(50):
@@ -200,6 +201,7 @@ def test_scene_is_independent_of_resolution() -> None:
                 assert np.abs(2 * by_track[track] - box).max() <= 4.0
 
 
+@pytest.mark.slow  # nights are tested below
 def test_brightness_decreases_from_day_to_dusk_to_night() -> None:
     means = [
         np.mean([rendered(s, dataclasses.replace(NIGHT, time_of_day=time)).images[RGB].mean() for s in range(10)])
@@ -338,6 +340,7 @@ def test_drivers_start_in_place_and_wrap_around(heading: float) -> None:
     assert np.abs(track[:, :2]).max() < 130.0
 
 
+@pytest.mark.slow  # walkers and drivers are tested above
 def test_sequence_moves_smoothly() -> None:
     moved = 0.0
     for seed in range(4):
@@ -358,6 +361,7 @@ def test_sequence_moves_smoothly() -> None:
     assert moved > 2.0
 
 
+@pytest.mark.slow  # walkers and drivers are tested above
 def test_long_sequence_does_not_run_empty() -> None:
     """Scenes hold about as many visible objects after a minute as at the start."""
     start = later = 0

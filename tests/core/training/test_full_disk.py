@@ -15,6 +15,7 @@ from tests.core.training.programs import run_program
 from tests.core.training.run_savers import SAVERS
 
 
+@pytest.mark.slow  # every writer is tested below
 def test_a_checkpoint_that_does_not_fit(disks: None, tmp_path: Path) -> None:
     """Room for one and a half: the second fails, and the run resumes from the first once there is room."""
     words = ("--steps", "4", "--every", "2")

@@ -119,6 +119,7 @@ def test_automatic_precision_is_bf16_only_where_the_processor_has_it(tmp_path, m
     assert kinds == {torch.bfloat16 if native else torch.float32}
 
 
+@pytest.mark.slow  # two processes; no result depends on it
 def test_large_blocks_are_reused_after_they_were_freed():
     def faults(word: str) -> tuple[int, int]:
         kept, count = run_program("tests.core.training.run_blocks", word).stdout.split()

@@ -234,6 +234,7 @@ def test_on_top_of_spectradino(tmp_path, scenes):
     assert any(name.startswith("stems.") for name in moved)
 
 
+@pytest.mark.slow  # the test below covers refusals
 def test_a_run_resumes_only_from_the_weights_that_it_was_started_from(tmp_path, scenes):
     first, other = tmp_path / "first.safetensors", tmp_path / "other.safetensors"
     for seed, path in enumerate((first, other)):
