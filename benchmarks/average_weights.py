@@ -25,8 +25,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", type=Path, help="checkpoints (.safetensors) of one architecture")
     parser.add_argument("--out", required=True, type=Path, help="checkpoint to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace what --out already holds")
     arguments = parser.parse_args(argv)
-    claim_file(arguments.out, (".safetensors",), overwrite=False)
+    claim_file(arguments.out, (".safetensors",), arguments.overwrite)
     if len(arguments.models) < 2:
         parser.error(f"{arguments.models[0]} alone has no mean: give two checkpoints or more")
     loaded = [load_perception(path) for path in arguments.models]

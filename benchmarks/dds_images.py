@@ -144,4 +144,6 @@ if __name__ == "__main__":
     elif sys.argv[1:2] == ["receive"]:
         receive(float(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
     else:
-        raise SystemExit(main())
+        from benchmarks.experiment import run_main
+
+        run_main(main)

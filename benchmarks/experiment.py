@@ -22,7 +22,7 @@ import cv2
 
 from spectradino_core.bench import machine
 from spectradino_core.bench.tables import write_table
-from spectradino_core.files import folder_fault, write_file
+from spectradino_core.files import error_text, folder_fault, write_file
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -31,12 +31,18 @@ _TIMES = "times"
 J = TypeVar("J")
 
 
+class JobError(RuntimeError):
+    """A job failed, or did not make its product."""
+
+
 def run_main(main: Callable[[], int | None]) -> NoReturn:
     """Run a program and end the process with its status, 1 with one line for a wrong file or setting."""
     try:
         sys.exit(main())
     except (OSError, RuntimeError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        if type(error) is RuntimeError:  # of torch: a fault of the program, not of its input
+            raise
+        sys.exit(f"error: {error_text(error)}")
 
 
 def parser_of(name: str, about: str | None, out: Path = RESULTS) -> argparse.ArgumentParser:
@@ -97,7 +103,7 @@ def run_job(job: Job, work: Path) -> None:
     """Run a job unless its product exists; add its times, wall and CPU (including its workers'), in `work`.
 
     Raises:
-        RuntimeError: it failed, or did not make its product.
+        JobError: it failed, or did not make its product.
     """
     if job.makes.is_file():
         return
@@ -110,7 +116,7 @@ def run_job(job: Job, work: Path) -> None:
     spent = [wall + time.monotonic() - start, cpu + usage.ru_utime + usage.ru_stime]
     write_file(work / _TIMES / f"{job.name}.json", json.dumps(spent))
     if process.returncode or not job.makes.is_file():
-        raise RuntimeError(f"{job.name} ended with {process.returncode} and left no {job.makes}; see above")
+        raise JobError(f"{job.name} ended with {process.returncode} and left no {job.makes}; see above")
 
 
 def times_of(work: Path) -> dict[str, tuple[float, float]]:
@@ -152,7 +158,7 @@ def run_experiment(
         arguments: command line; None: this program's.
 
     Raises:
-        OSError, RuntimeError, ValueError: a job failed, or data is missing.
+        OSError, JobError, ValueError: a job failed, or data is missing.
     """
     (work, out), (quick_work, _) = folders(name, False), folders(name, True)
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=about)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.experiment import run_main
 from spectradino_core.losses.alignment import distillation_loss, patch_loss
 from spectradino_core.modality import Modality
 from spectradino_core.models.spectradino import SpectraDINO
@@ -111,4 +112,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

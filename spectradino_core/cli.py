@@ -24,7 +24,7 @@ from spectradino_core.commands import (
     finetune,
     pretrain,
 )
-from spectradino_core.files import check_folder
+from spectradino_core.files import check_folder, error_text
 from spectradino_core.options import Parser, add_former, add_option, claim_file, require_model
 from spectradino_core.text import PrintableFormatter, PrintableStream, has_lost_reader, log_line, with_stdout
 
@@ -73,9 +73,7 @@ def _run(argv: list[str]) -> int:
             raise
         if options.log_level == "debug":
             raise
-        bare = isinstance(error, OSError) and error.strerror and error.filename is None  # raised by this project
-        text = str(error.strerror if bare and isinstance(error, OSError) else error)
-        print(f"{options.prog}: error: {log_line(text)}", file=sys.stderr)
+        print(f"{options.prog}: error: {log_line(error_text(error))}", file=sys.stderr)
         return 1
 
 

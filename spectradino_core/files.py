@@ -383,14 +383,14 @@ def make_folder(folder: Path) -> None:
 def written_atomically(path: str | os.PathLike[str], needed: int = 0) -> Iterator[Path]:
     """Yield a scratch path beside `path`, which replaces `path` atomically at the end of the block.
 
-    A crash, a full disk or an exception leaves `path` untouched; the scratch file is removed. The file that a symbolic
-    link points to is replaced, not the link.
+    A crash, a full disk or an exception leaves `path` untouched; the scratch file is removed. Of a symbolic link the
+    file that it points to is replaced, unless it is read-only, as in content-addressed stores: then the link is.
 
     Raises:
         OSError: the folder can't be written to, or the disk is full; names `path` and the bytes `needed` (0: unknown).
     """
     path = Path(path)
-    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    target = Path(os.path.realpath(path)) if path.is_symlink() and not _is_read_only(path) else path
     scratch = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         make_folder(target.parent)
@@ -400,12 +400,22 @@ def written_atomically(path: str | os.PathLike[str], needed: int = 0) -> Iterato
         scratch.chmod(0o644)  # some writers create files that only their owner may read
         os.replace(scratch, target)
     except Exception as error:
-        if isinstance(error, OSError) or is_disk_full(error, path.parent):
-            raise write_error(path, error, needed) from error
+        if isinstance(error, OSError) or is_disk_full(error, target.parent):
+            raise write_error(target, error, needed) from error
         raise
     finally:
         with suppress(FileNotFoundError, NotADirectoryError):
             scratch.unlink()
+
+
+def _is_read_only(path: Path) -> bool:
+    return path.exists() and not path.stat().st_mode & stat.S_IWUSR
+
+
+def error_text(error: Exception) -> str:
+    """Return the message of an error; of those that this package raises as OSError without "[Errno N]"."""
+    bare = isinstance(error, OSError) and error.strerror and error.filename is None
+    return str(error.strerror if bare and isinstance(error, OSError) else error)
 
 
 def write_file(path: str | os.PathLike[str], content: str | bytes) -> None:

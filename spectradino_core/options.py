@@ -149,6 +149,10 @@ TRAINING_DEVICES = ("auto", "cpu", "cuda")
 """Devices of commands that run PyTorch; those that serve model files take `runtime.engine.DEVICES`."""
 
 
+_ALIASES = {"--start": ("--start-from",)}
+"""Other names of options: torchrun takes --start for an abbreviation of its own --start-method."""
+
+
 class Parser(argparse.ArgumentParser):
     """Argument parser that stores its full name as `prog`, and makes help that needs heavy imports when it is shown."""
 
@@ -205,7 +209,7 @@ def add_option(
         form |= {} if "type" in settings else {"action": "store_true"}
     else:
         form |= {"type": concept.type, "metavar": None if settings.get("choices") else concept.metavar}
-    action: argparse.Action = group.add_argument(option, **form | settings)
+    action: argparse.Action = group.add_argument(option, *_ALIASES.get(option, ()), **form | settings)
     if listed is not None:
         list_names(action, listed)
     return action

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from spectradino_core.commands.shared_options import (
     add_own_options,
+    given,
     is_indexed,
     open_own_of,
     option,
@@ -186,9 +187,12 @@ def _baseline_command(info: ModelInfo, options: argparse.Namespace) -> str:
     registers = "_reg4" if made.get("registers") else ""
     known = info.variant in ("s", "b", "l", "g")
     weights = f"dinov2_vit{info.variant}{info.patch}{registers}_pretrain.pth" if known else "TEACHER"
-    own = info.provenance.get("dataset") is None and options.dataset is None and options.data is not None
-    if own or info.provenance.get("data", {}).get("kind") == "own data":
+    untitled = info.provenance.get("dataset") is None and options.dataset is None and options.data is not None
+    if untitled or info.provenance.get("data", {}).get("kind") == "own data":
+        tasks = tasks[:1]  # own data label boxes
         words = ["spectradino", "finetune", "--data", "FOLDER" if options.data is None else str(options.data)]
+        for name, value in given(options, "rgb ir classes band").items():
+            words += [f"--{name}", ",".join(value) if isinstance(value, tuple | list) else str(value)]
     else:
         words = ["spectradino", "finetune", "--dataset", dataset]
         words += ["--data", str(root)] if root is not None else []

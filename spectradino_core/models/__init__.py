@@ -4,7 +4,7 @@
 |---|---|
 | `spectradino.py` | the paper's model: stems, adapters, modality embedding, backbone |
 | `vit.py`, `dinov3.py` | plain DINOv2; what DINOv3 has beside it |
-| `encoders.py` | the baseline, DINOv2 on repeated infrared; encoders to judge or teach with |
+| `encoders.py` | the baseline, DINOv2 on repeated infrared; encoders to compare with or to distil from |
 | `fusion.py` | concatenation, gate, cross attention |
 | `pyramid.py`, `detection.py`, `segmentation.py` | ViTDet's pyramid and the heads |
 | `registry.py` | heads and fusions by name, a new one is a class, a line here and a test; `Architecture` |

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from spectradino_core.drawing import box_colour, draw_box, encoded, in_palette, stretched, write_text
-from spectradino_core.files import make_folder, write_file
+from spectradino_core.files import error_text, make_folder, write_file
 from spectradino_core.modality import Modality
 from spectradino_core.options import COUNT, NATURAL, claim_file
 from spectradino_core.scenes import MASK_PALETTE, TIMES_OF_DAY, Scene, SceneOptions, render_scene
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
         make_folder(chosen.out.parent)
         write_file(chosen.out, encoded(sheet, chosen.out.suffix))
     except (ValueError, OSError) as error:
-        parser.error(str(error))
+        parser.error(error_text(error))
     print(f"{chosen.out}: {counted(len(chosen.seeds), 'scene')}")
     return 0
 

@@ -30,12 +30,19 @@ from spectradino_core.datasets.benchmark import Benchmark
 from spectradino_core.datasets.registry import find_benchmark
 from spectradino_core.evaluation.scorer import score_samples
 from spectradino_core.export.torch_engine import TorchEngine
-from spectradino_core.files import file_digest, parse_json
+from spectradino_core.files import file_digest, read_json
 from spectradino_core.losses.perception import focal_loss, giou_loss, segmentation_loss
 from spectradino_core.models.detection import IGNORE_INDEX, AnchorPoints
 from spectradino_core.models.perception import Architecture, Perception, Predictions
-from spectradino_core.models.perception_checkpoint import load_backbone, save_perception, warm_start
+from spectradino_core.models.perception_checkpoint import (
+    describe_checkpoint,
+    load_backbone,
+    save_perception,
+    warm_start,
+)
 from spectradino_core.models.pyramid import level_sizes
+from spectradino_core.models.weight_files import CheckpointError
+from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.training.batches import BatchStream, LabelledBatch, Samples
 from spectradino_core.training.checkpoints import ResumeError, resume_step
@@ -144,7 +151,7 @@ def finetune(
                     f"the run in {folder} is at step {first}, beyond the {loop.steps} steps of this one: give more "
                     "steps, or a new folder (--out)"
                 )
-            if first == loop.steps and path.is_file():
+            if first == loop.steps and _is_of_step(path, first):
                 log.info("the run in %s has done its %d steps: nothing to do", folder, first)
                 return path
             log.info("resuming the run in %s at step %d of %d", folder, first, loop.steps)
@@ -201,8 +208,19 @@ def _progress(path: Path) -> str:
     if not rows:
         return "no scores, since no pairs are held out"
     first, last = rows[0], rows[-1]
+    if first is last:
+        scores = [f"{name} {value:.3f}" for name, value in last.items() if name != "step"]
+        return f"on held-out pairs at step {last['step']}: {', '.join(scores)}"
     scores = [f"{name} {first[name]:.3f} to {last[name]:.3f}" for name in last if name != "step" and name in first]
     return f"on held-out pairs, from step {first['step']} to {last['step']}: {', '.join(scores)}"
+
+
+def _is_of_step(path: Path, step: int) -> bool:
+    """Return whether a model file holds the weights of a step; a run may have ended before it wrote them."""
+    try:
+        return describe_checkpoint(path)[0].provenance.get("steps") == step
+    except (BundleError, CheckpointError):
+        return False
 
 
 def _digest_of(weights: Path | None) -> str | None:
@@ -218,25 +236,31 @@ def _check_resumed(folder: Path, record: dict[str, Any]) -> None:
     path = folder / "recipe.json"
     if not path.is_file():
         return
-    stored = parse_json(path.read_text(encoding="utf-8"), str(path))
+    stored = read_json(path, "settings file")
+    parts = [stored.get(name) if isinstance(stored, dict) else None for name in ("recipe", "provenance")]
+    if not all(isinstance(part, dict) for part in (*parts, *(part.get("loop") for part in parts[:1] if part))):
+        raise ResumeError(f"{path} is not the record of a fine-tuning run: start in a new folder (--out)")
     then, now = (_compared(one) for one in (stored, json.loads(json.dumps(record, default=str))))
-    changed = changed_entries(then, now)
-    if changed:
+    if then.get("start_sha256") and now["start_sha256"]:  # a file may be moved; folders have no digest
+        now = {name: value for name, value in now.items() if name not in ("start", "backbone")}
+    if changed := changed_entries(then, now):
         raise ResumeError(
-            f"{folder} holds a run with other settings: {describe_changes(changed, then, now)}. Give the former ones "
-            "to resume it, or start in a new folder (--out)"
+            f"{folder} holds a run with other settings: {describe_changes(changed, then, now)}. Use the previous ones "
+            "to resume it, or a new folder (--out)"
         )
 
 
 def _compared(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries of `recipe.json` that a run must have in common with the one that it resumes."""
-    recipe, provenance = record["recipe"], record.get("provenance", {})
+    recipe, provenance = record["recipe"], record["provenance"]
     out: dict[str, Any] = {}
     for name, value in recipe.items():
         if name not in ("loop", "epochs"):
             out |= {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
-    out |= {f"loop.{name}": recipe["loop"].get(name) for name in ("final", "clip", "ema")}
-    out |= {name: provenance.get(name) for name in ("sources", "data", "start", "backbone")}
+    out |= {f"loop.{name}": recipe["loop"][name] for name in ("final", "clip", "ema") if name in recipe["loop"]}
+    # As lists, since a set that one of them lacks is a difference too.
+    out |= {name: sorted(provenance[name].items()) for name in ("sources", "data") if provenance.get(name)}
+    out |= {name: provenance.get(name) for name in ("start", "backbone")}
     return out | {name: record[name] for name in ("start_sha256", "pairs") if name in record}
 
 

@@ -132,14 +132,14 @@ def train(
     gathered = FullState(model) if gathered is None else gathered
     step = checkpoints.load(model, average, optimiser, stateful_with_scaler)
     logger = TrainLogger(folder, step, options.tensorboard, silent=not env.first)
+    if score_start and every is not None and step == 0:
+        logger.write({"step": 0} | every(0, model.eval()))
     started, first = time.monotonic(), step
     watch = LossWatch(device, step, folder / "checkpoints")
     bar = tqdm(
         total=options.steps, initial=step, unit="step", dynamic_ncols=True, mininterval=1.0, disable=not env.first
     )
 
-    if score_start and every is not None and step == 0:
-        logger.write({"step": 0} | every(0, model.eval()))
     model.train()
     for batch in batches:
         factor = learning_rate(step, options)

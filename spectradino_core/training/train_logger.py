@@ -40,7 +40,7 @@ class TrainLogger:
         if silent:
             return
         if path.exists():
-            rows = [row for row in read_log(path) if row.get("step", 0) <= step]
+            rows = [row for row in read_log(path) if row.get("step", 0) <= step] if step else []
             write_file(path, "".join(json.dumps(row) + "\n" for row in rows))
         self._file = path.open("ab", buffering=0)
         self._end, self._warned = self._file.seek(0, 2), False

@@ -32,7 +32,7 @@ from spectradino_core.data.paired_folder import PairedFolder, PairedFolderError
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.evaluation.detection import SCORE_FLOOR
 from spectradino_core.evaluation.scorer import Scorer
-from spectradino_core.files import make_folder
+from spectradino_core.files import error_text, make_folder
 from spectradino_core.options import RATE, Number, add_former, add_option, claim_folder, require_model
 from spectradino_core.runtime.bundle import BundleError, ModelInfo
 from spectradino_core.runtime.engine import DEVICES, EngineError
@@ -62,7 +62,7 @@ def _guarded(args: Sequence[str] | None) -> int:
     try:
         return _demo(_parse(args))
     except (DemoError, BundleError, EngineError, OSError, ValueError) as error:
-        print(f"\nThe demo stopped: {error}", file=sys.stderr)
+        print(f"\nThe demo stopped: {error_text(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nThe demo was interrupted.", file=sys.stderr)

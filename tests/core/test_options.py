@@ -94,7 +94,8 @@ def test_options_of_several_commands_begin_their_help_with_the_concept() -> None
 def test_every_option_is_a_concept_or_of_one_command() -> None:
     found: dict[str, set[str]] = defaultdict(set)
     for command, action in visible():
-        found[command] |= {option.removeprefix("--") for option in action.option_strings if option not in CONCEPTS}
+        if not CONCEPTS.keys() & action.option_strings:  # else they are other names of the concept
+            found[command] |= {option.removeprefix("--") for option in action.option_strings}
     shared = {"add": {"calibrate time", "calibrate registration"}, "no-maps": {"pretrain", "evaluate retrieval"}}
     for option, commands in shared.items():
         for command in commands:
@@ -407,3 +408,21 @@ def test_former_name_of_a_required_option_is_enough() -> None:
     parser = Parser(prog="x")
     add_former(parser, add_option(parser, "--out", required=True), "--output")
     assert parser.parse_args(["--output", "y"]).out == Path("y")
+
+
+@pytest.mark.parametrize("command", ["finetune", "pretrain"])
+def test_torchrun_leaves_every_option_to_the_command(command: str) -> None:
+    """Of an option that torchrun takes for an abbreviation of its own, there is another name."""
+    pytest.importorskip("torch")
+    from torch.distributed.run import parse_args
+
+    def is_left(option: str) -> bool:
+        try:
+            return option in parse_args(["--standalone", "-m", "program", command, option, "1"]).training_script_args
+        except SystemExit:
+            return False
+
+    parser = next(one for one in parsers() if name_of(one) == command)
+    for action in parser._actions:
+        if action.option_strings and action.help != argparse.SUPPRESS:
+            assert any(map(is_left, action.option_strings)), action.option_strings

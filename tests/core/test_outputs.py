@@ -174,6 +174,26 @@ def test_a_link_stays_one_and_its_file_is_replaced(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["model"]
 
 
+def test_a_read_only_file_behind_a_link_is_not_replaced(tmp_path: Path) -> None:
+    """Content-addressed stores, such as git-annex, protect their files so."""
+    real, link = tmp_path / "object", tmp_path / "model"
+    real.write_text("stored")
+    real.chmod(0o444)
+    link.symlink_to("object")
+    with written_atomically(link) as scratch:
+        scratch.write_text("new")
+    assert real.read_text() == "stored"
+    assert not link.is_symlink()
+    assert link.read_text() == "new"
+
+
+def test_a_dangling_link_gets_its_file(tmp_path: Path) -> None:
+    (tmp_path / "model").symlink_to("store/new")
+    with written_atomically(tmp_path / "model") as scratch:
+        scratch.write_text("new")
+    assert (tmp_path / "store/new").read_text() == "new"
+
+
 def test_the_present_folder_is_no_name_of_a_bag(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

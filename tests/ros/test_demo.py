@@ -19,7 +19,7 @@ from tests.blob_model import make_blob_model
 
 pytest.importorskip("rclpy", reason="no ROS in this environment")
 
-from spectradino_ros.demo.__main__ import _parse
+from spectradino_ros.demo.__main__ import _parse, main
 
 SIZES = [(617, 459), (394, 161), (640, 480), (321, 243), (640, 512), (500, 500)]
 
@@ -67,6 +67,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     truth = {"images": images, "annotations": annotations, "categories": categories}
     (root / "instances_val.json").write_text(json.dumps(truth))
     return root
+
+
+def test_wrong_data_and_foreign_folders_leave_earlier_results(model: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "report.json").write_text("{}")
+    (out / "node.log").write_text("[INFO] [detector_node]: of that run")
+    assert main(["--out", str(out), "--data", str(tmp_path / "none"), "--model", str(model)]) == 1
+    assert "none: no such folder" in capsys.readouterr().err
+    (out / "node.log").write_text("of another program")
+    assert main(["--out", str(out), "--model", str(model)]) == 1
+    assert "holds report.json, node.log" in capsys.readouterr().err
+    assert (out / "report.json").read_text() == "{}"
 
 
 @pytest.mark.slow

@@ -250,7 +250,7 @@ def test_an_image_message_holds_the_pixels_row_by_row(shape):
 
 
 @pytest.mark.parametrize(("latency_ms", "deadline_ms", "met"), [(50, 0, True), (50, 60, True), (61, 60, False)])
-def test_the_report_judges_the_deadline(latency_ms, deadline_ms, met):
+def test_the_report_states_whether_the_deadline_is_met(latency_ms, deadline_ms, met):
     facts = Facts(HEADER.stamp, None, float("nan"), False, latency_ms, {"engine": 5.0}, {"overload": 2}, deadline_ms)
     message = report_message(make, make_perception(), facts, blob_info(), HEADER)
     assert message.deadline_met is met

@@ -93,7 +93,7 @@ def test_omnivorous_and_retrieval(scenes, backbone, tmp_path, capsys):
     }
     assert changed == {"largest_alpha": 0.2, "tokens": 3, "dense": 0, "colourise": False, "depth_range_m": [0.5, 10]}
     assert (recipe["system"], recipe["steps"], recipe["sources"]) == ("omnivorous", 3, {str(scenes): 6})
-    out = tmp_path / "judged"
+    out = tmp_path / "found"
     words = ["evaluate", "retrieval", "--model", f"after={tmp_path / 'run/last.safetensors'}", f"before={backbone}"]
     words += [
         "--teacher",
@@ -112,13 +112,13 @@ def test_omnivorous_and_retrieval(scenes, backbone, tmp_path, capsys):
     assert main(words) == 0
     table = capsys.readouterr().out
     assert table.strip() == (out / "retrieval.md").read_text().strip()
-    judged = json.loads((out / "retrieval.json").read_text())
-    assert set(judged["pairs"]) == {"baseline (teacher, infrared as grey)", "after", "before"}
-    for sets in judged["pairs"].values():
+    found = json.loads((out / "retrieval.json").read_text())
+    assert set(found["pairs"]) == {"baseline (teacher, infrared as grey)", "after", "before"}
+    for sets in found["pairs"].values():
         assert [pair.rsplit(" ", 1)[1] for pair in sets] == ["nir", "swir", "lwir", "depth", "segmentation"]
-    assert judged["pairs"]["before"]["4 scenes, lwir"]["retention_cls"] == pytest.approx(1, abs=1e-6)
-    assert judged["pairs"]["after"]["4 scenes, lwir"]["retention_cls"] < 1
-    assert "rgb to depth" in judged["probes"]["after"]
+    assert found["pairs"]["before"]["4 scenes, lwir"]["retention_cls"] == pytest.approx(1, abs=1e-6)
+    assert found["pairs"]["after"]["4 scenes, lwir"]["retention_cls"] < 1
+    assert "rgb to depth" in found["probes"]["after"]
     assert (out / "pairs.png").stat().st_size > 5000
 
 
@@ -146,7 +146,7 @@ def test_multiple_views_are_averaged_and_reported(backbone, tmp_path, capsys):
     assert "Means over 3 views" in capsys.readouterr().out
     assert (one["views"], three["views"]) == (1, 3)
     (model,) = one["pairs"]
-    a, b = (judged["pairs"][model]["4 scenes, lwir"] for judged in (one, three))
+    a, b = (found["pairs"][model]["4 scenes, lwir"] for found in (one, three))
     assert a["items"] == b["items"] == 4
     assert a["cosine"] != b["cosine"]
 
@@ -221,10 +221,10 @@ def published(tmp_path_factory) -> dict[str, tuple[Path, Path]]:
     """Write manifests of training and test items by layout; more items of each class than k-NN's 20 neighbours."""
     root = tmp_path_factory.mktemp("published")
     _indoor(root / "fit", 44)
-    _indoor(root / "judge", 8, first=44)
+    _indoor(root / "test", 8, first=44)
     made: dict[str, tuple[Path, Path]] = {}
     for layout, folder in (("nyuv2", "nyu"), ("ade20k", "ade"), ("imagenet", "imagenet")):
-        made[layout] = (root / f"fit/{layout}.jsonl", root / f"judge/{layout}.jsonl")
+        made[layout] = (root / f"fit/{layout}.jsonl", root / f"test/{layout}.jsonl")
         for path in made[layout]:
             words = ["data", "make-manifest", "--data", str(path.parent / folder), "--layout", layout]
             assert main([*words, "--out", str(path)]) == 0
@@ -244,8 +244,8 @@ def test_manifests_of_published_layouts(published):
 def test_probes_on_published_sets(published, backbone, tmp_path, capsys):
     """Features of a map, even those of a random backbone, predict its own values; RGB's do not where maps are seen."""
     for layout, figure, least in (("nyuv2", "depth_delta1", 0.5), ("ade20k", "miou", 0.15)):
-        fit, judge = map(str, published[layout])
-        words = ["evaluate", "retrieval", "--model", str(backbone), "--manifest", judge, "--crop", "56"]
+        fit, tested = map(str, published[layout])
+        words = ["evaluate", "retrieval", "--model", str(backbone), "--manifest", tested, "--crop", "56"]
         assert main([*words, "--probe-manifest", fit, "--device", "cpu", "--out", str(tmp_path / layout)]) == 0
         (probes,) = json.loads((tmp_path / layout / "retrieval.json").read_text())["manifest_probes"].values()
         (key,) = _maps(layout)
@@ -259,8 +259,8 @@ def test_probes_on_published_sets(published, backbone, tmp_path, capsys):
 
 @pytest.mark.usefixtures("undrawn_curves")
 def test_neighbours_on_published_sets(published, backbone, tmp_path):
-    fit, judge = map(str, published["imagenet"])
-    words = ["evaluate", "retrieval", "--model", str(backbone), "--manifest", judge, "--crop", "56"]
+    fit, tested = map(str, published["imagenet"])
+    words = ["evaluate", "retrieval", "--model", str(backbone), "--manifest", tested, "--crop", "56"]
     assert main([*words, "--knn-manifest", fit, "--device", "cpu", "--out", str(tmp_path)]) == 0
     (neighbours,) = json.loads((tmp_path / "retrieval.json").read_text())["neighbours"].values()
     assert set(neighbours) == {"rgb", "rgb (GAP)"}

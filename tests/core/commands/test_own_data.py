@@ -126,10 +126,16 @@ def test_every_label_format_trains(
 @pytest.mark.slow
 def test_classes_unknown_to_the_model_are_reported(here: Path, start: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = here / "m.safetensors"
-    save_perception(model, Perception(smoke().architecture), smoke().info())  # person, bicycle, car: no forklift
+    made = smoke().architecture
+    info = smoke().info().with_(provenance={"architecture": made.to_dict()})
+    save_perception(model, Perception(made), info)  # person, bicycle, car: no forklift
     assert "forklift" not in BOX_CLASSES
     assert main(["evaluate", "--model", str(model), "--data", "my_data", "--out", "report", "--device", "cpu"]) == 0
-    assert "Classes that the model does not have, excluded: forklift." in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Classes that the model does not have, excluded: forklift." in printed
+    assert (
+        "finetune --data my_data --baseline --variant test --backbone TEACHER --task detection --head dense" in printed
+    )
     found = json.loads((here / "report/result.json").read_text())["sets"][0]
     assert found["left_out_classes"] == ["forklift"]
     rows = found["subsets"]["all"]["rows"]

@@ -267,24 +267,24 @@ def test_fmb_coloured_labels_are_refused(root: Path) -> None:
 
 def test_mcubes_cuts_what_nir_does_not_see(root: Path) -> None:
     train, test = (open_benchmark("mcubes", root, split) for split in ("train", "test"))
-    seen, judged = train.load(train[0]), test.load(test[0])
+    seen, scored = train.load(train[0]), test.load(test[0])
     assert seen.size == (1224 - 192, 12)
     assert seen.infrared.dtype == np.uint16
     assert seen.infrared[0, 0] == 192 * 50  # a column's number times 50
-    assert judged.size == (1024, 12)
-    assert judged.infrared[0, 0] == 196 * 50
-    assert judged.infrared[0, -1] == 1219 * 50
+    assert scored.size == (1024, 12)
+    assert scored.infrared[0, 0] == 196 * 50
+    assert scored.infrared[0, -1] == 1219 * 50
     assert tuple(seen.rgb[0, 10]) == (round(40000 / 257), round(202 * 50 / 257), 0)  # 16 bits to 8
 
 
 def test_mcubes_pixels_without_nir_are_ignored_in_training_only(root: Path) -> None:
     train, test = (open_benchmark("mcubes", root, split) for split in ("train", "test"))
-    seen, judged = train.load(train[0]).mask, test.load(test[0]).mask
+    seen, scored = train.load(train[0]).mask, test.load(test[0]).mask
     assert (seen[:, : 400 - 192] == 255).all()
     assert (seen[:, 400 - 192 : 600 - 192] == train.mask_classes.index("sky")).all()
-    assert (judged[:, : 600 - 196] == test.mask_classes.index("sky")).all()
-    assert (judged[:, 600 - 196 : 1000 - 196] == test.mask_classes.index("asphalt")).all()
-    assert (judged[:, 1000 - 196 :] == 255).all()
+    assert (scored[:, : 600 - 196] == test.mask_classes.index("sky")).all()
+    assert (scored[:, 600 - 196 : 1000 - 196] == test.mask_classes.index("asphalt")).all()
+    assert (scored[:, 1000 - 196 :] == 255).all()
 
 
 def test_mcubes_narrow_images_are_refused(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,8 +25,15 @@ from spectradino_core.scenes import BOX_CLASSES
 from spectradino_core.thermal import ThermalContract
 from spectradino_core.training.batches import BatchStream, LabelledBatch, make_batch
 from spectradino_core.training.checkpoints import ResumeError
-from spectradino_core.training.finetune import TrainingData, anchor_points, finetune, perception_loss
+from spectradino_core.training.finetune import (
+    TrainingData,
+    _check_resumed,
+    anchor_points,
+    finetune,
+    perception_loss,
+)
 from spectradino_core.training.recipes import DATA_TERMS, RECIPES, data_terms, smoke
+from spectradino_core.training.runs import write_record
 
 SIZE = (168, 140)
 BOTH = np.ones(2, bool)
@@ -208,7 +216,7 @@ def test_foreign_and_damaged_checkpoints_are_refused_by_name(tmp_path):
 def test_smoke_recipe_runs_stops_and_resumes(tmp_path):
     recipe = smoke()
     short = replace(recipe, loop=replace(recipe.loop, steps=4, warmup=2, checkpoint_every=2, log_every=1))
-    finetune(short, tmp_path / "run", data=None, device="cpu", workers=0)
+    first = finetune(short, tmp_path / "run", data=None, device="cpu", workers=0).read_bytes()
     longer = replace(short, loop=replace(short.loop, steps=6))
     path = finetune(longer, tmp_path / "run", data=None, device="cpu", workers=0)
     _, info = load_perception(path)
@@ -219,6 +227,10 @@ def test_smoke_recipe_runs_stops_and_resumes(tmp_path):
     before = path.read_bytes()
     assert finetune(longer, tmp_path / "run", data=None, device="cpu", workers=0) == path
     assert path.read_bytes() == before  # with the minutes that the run took
+    path.write_bytes(first)  # as if the longer run had ended between its last checkpoint and its model
+    finetune(longer, tmp_path / "run", data=None, device="cpu", workers=0)
+    assert load_perception(path)[1].provenance["steps"] == 6
+    before = path.read_bytes()
     with pytest.raises(ResumeError, match="at step 6, beyond the 4 steps"):
         finetune(short, tmp_path / "run", data=None, device="cpu", workers=0)
     other = {
@@ -232,6 +244,49 @@ def test_smoke_recipe_runs_stops_and_resumes(tmp_path):
     with pytest.raises(ResumeError, match=r"start null \(now .*start_sha256 null \(now"):
         finetune(longer, tmp_path / "run", data=None, start=path, device="cpu", workers=0)
     assert path.read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory) -> tuple[Path, dict]:
+    """Folder with the record of a run, and that record."""
+    folder = tmp_path_factory.mktemp("recorded")
+    record = {
+        "recipe": dataclasses.asdict(smoke()),
+        "provenance": {"sources": {"scenes": 1.0}, "start": "a", "data": {"pairs": {"train": 5}}},
+        "start_sha256": "0a",
+        "pairs": None,
+    }
+    write_record(folder, record)
+    return folder, record
+
+
+def test_a_run_resumes_with_what_does_not_change_it(recorded):
+    folder, record = recorded
+    loop = record["recipe"]["loop"] | {"steps": 7, "amp": "bf16", "log_every": 3}
+    _check_resumed(folder, record | {"recipe": record["recipe"] | {"loop": loop}})
+    moved = record | {"provenance": record["provenance"] | {"start": "b"}}  # the same file
+    _check_resumed(folder, moved)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sources": {"scenes": 0.5, "road": 0.5}},
+        {"sources": {"road": 1.0}},
+        {"data": {"rgb only": {"train": 5}}},
+    ],
+)
+def test_other_data_are_refused(recorded, change):
+    folder, record = recorded
+    with pytest.raises(ResumeError, match=next(iter(change))):
+        _check_resumed(folder, record | {"provenance": record["provenance"] | change})
+
+
+@pytest.mark.parametrize("text", ['{"recipe": {}}', '["recipe"]', '{"recipe": null, "provenance": {}}', "{}"])
+def test_the_record_of_something_else_is_refused(recorded, tmp_path, text):
+    (tmp_path / "recipe.json").write_text(text)
+    with pytest.raises(ResumeError, match="is not the record of a fine-tuning run"):
+        _check_resumed(tmp_path, recorded[1])
 
 
 def test_a_missing_data_set_is_named(tmp_path):

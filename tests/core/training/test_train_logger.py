@@ -25,6 +25,12 @@ def test_rows_after_the_resumed_step_are_rewritten(tmp_path):
     assert [row["step"] for row in read_log(tmp_path / "log.jsonl")] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_run_that_starts_anew_has_no_rows_of_the_former_one(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 0, "val_map50": 0.5}\n{"step": 1, "total": 2.0}\n')
+    TrainLogger(tmp_path, 0).close()
+    assert read_log(tmp_path / "log.jsonl") == []
+
+
 def test_every_row_is_on_disk_at_once(tmp_path):
     journal = TrainLogger(tmp_path, 0)
     journal.write({"step": 1, "total": 0.5})
