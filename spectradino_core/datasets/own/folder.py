@@ -21,6 +21,7 @@ from spectradino_core.datasets.benchmark import Benchmark, Found, LabelledItem
 from spectradino_core.datasets.files import on_grid
 from spectradino_core.datasets.own.labels import Labelled, Labels
 from spectradino_core.datasets.own.scan import INFRARED, RGB, SPLITS, File, scan
+from spectradino_core.datasets.own.splits import assign_splits
 from spectradino_core.modality import Modality
 
 _HELD_OUT = 5
@@ -85,6 +86,7 @@ def open_own(
     """
     root = Path(root)
     found = scan(root, rgb_folder, infrared_folder)
+    assign_splits(found)
     band = Modality.parse(infrared) if infrared is not None else found.band or default_band
     if band is Modality.RGB:
         raise LabelError("the infrared band is lwir, nir or swir, not rgb")
@@ -160,6 +162,7 @@ def _items(images: Sequence[File], labels_of: Any) -> list[_Item]:
 def _with_held_out(items: list[_Item]) -> tuple[list[_Item], list[str]]:
     """Complete the items' splits; without val and test, the last items are held out as val."""
     splits = {item.split for item in items}
+    stated = "no split of its own" if splits == {""} else f"only the split {next(iter(splits))!r}"
     if "train" not in splits:  # training needs a split, whatever the only one is called
         first = next(split for split in ("", "val", "test") if split in splits)
         items = [replace(item, split="train") if item.split == first else item for item in items]
@@ -167,7 +170,7 @@ def _with_held_out(items: list[_Item]) -> tuple[list[_Item], list[str]]:
         return items, []
     kept = len(items) - max(1, len(items) // _HELD_OUT)
     remark = (
-        f"the folder has no split of its own: its last {len(items) - kept} of {len(items)} labelled images, in the "
+        f"the folder has {stated}: its last {len(items) - kept} of {len(items)} labelled images, in the "
         "order of names, are held out as val"
     )
     return items[:kept] + [replace(item, split="val") for item in items[kept:]], [remark]

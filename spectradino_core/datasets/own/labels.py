@@ -56,10 +56,10 @@ class Labels:
         self._declared: dict[str, None] = {}
         self._coco: list[_Coco] = []
         for file in found.labels[".json"]:
-            self._read_coco(file, found.images)
+            self._read_coco(file, [*found.images, *found.unlisted])
         self._voc = _Files(found.labels[".xml"])
-        names = {name for file in found.images for name in (file.name, file.stem, file.path.stem)}
-        texts = [file for file in found.labels[".txt"] if names & {file.name, file.stem, file.path.stem}]
+        names = {name for file in found.images for name in (file.name, file.stem, file.full_stem)}
+        texts = [file for file in found.labels[".txt"] if names & {file.name, file.stem, file.full_stem}]
         self._yolo = _Files(texts)
         self._names: dict[int, str] | None = None
         self._no_names = ""
@@ -194,8 +194,8 @@ class _Files:
         self._by_stem: dict[str, list[File]] = defaultdict(list)
         for file in files:
             self._by_name[file.name].append(file)
-            self._by_stem[file.path.stem].append(file)
-            if file.stem != file.path.stem:
+            self._by_stem[file.full_stem].append(file)
+            if file.stem != file.full_stem:
                 self._by_stem[file.stem].append(file)
 
     def find(self, split: str | None, images: Iterable[File]) -> File | None:
@@ -203,7 +203,7 @@ class _Files:
             camera = image.camera
             for table, key in (
                 (self._by_name, image.name),
-                (self._by_stem, image.path.stem),
+                (self._by_stem, image.full_stem),
                 (self._by_stem, image.stem),
             ):
                 fitting = [file for file in table.get(key, ()) if _fits(file, split, camera)]

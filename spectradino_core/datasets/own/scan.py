@@ -16,7 +16,7 @@ from pathlib import Path
 
 from spectradino_core.data.images import IMAGE_ENDINGS, in_colour
 from spectradino_core.data.labels import LabelError
-from spectradino_core.data.labels.files import plain_stem, read_text
+from spectradino_core.data.labels.files import name_key, plain_stem
 from spectradino_core.datasets.files import evenly_spread
 from spectradino_core.files import folder_fault
 from spectradino_core.modality import Modality
@@ -24,7 +24,7 @@ from spectradino_core.modality import Modality
 RGB, INFRARED = "rgb", "infrared"
 SPLITS = ("train", "val", "test")
 
-_SPLIT_WORDS = {
+SPLIT_WORDS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
     "testing": "test",
 }  # fmt: skip
@@ -55,7 +55,8 @@ class File:
     Attributes:
         relative: path relative to the root, with forward slashes.
         split, camera: one of `SPLITS`, and RGB or INFRARED; None: not in the path.
-        name: the other folders and the stem, with Roboflow's renaming undone.
+        name: the other folders and the stem, as `name_key`, with Roboflow's renaming undone and without the camera's
+            suffix.
     """
 
     path: Path
@@ -68,6 +69,15 @@ class File:
     def stem(self) -> str:
         return self.name.rpartition("/")[2]
 
+    @property
+    def full_stem(self) -> str:
+        """The file's stem as `name_key`, as stored."""
+        return name_key(self.path.stem)
+
+    @property
+    def folder(self) -> str:
+        return self.relative.rpartition("/")[0]
+
 
 @dataclass
 class Scan:
@@ -75,12 +85,14 @@ class Scan:
 
     Attributes:
         images: all images, with camera and split.
+        unlisted: images left out, as the split's lists do not name them.
         labels: possible label files by ending.
         band: infrared band by folder names; None: unknown.
         remarks: assumptions and skipped files, as messages.
     """
 
     images: list[File] = field(default_factory=list)
+    unlisted: list[File] = field(default_factory=list)
     labels: dict[str, list[File]] = field(default_factory=lambda: defaultdict(list))
     band: Modality | None = None
     remarks: list[str] = field(default_factory=list)
@@ -127,7 +139,6 @@ def scan(root: Path, rgb: str | None = None, infrared: str | None = None) -> Sca
     found.band = next(iter(bands), None)
     _assign_cameras(root, found)
     found.images = _distinct(_two_folders(found.images))
-    _split_by_lists(found)
     return found
 
 
@@ -172,22 +183,22 @@ def _described(
         is_named_infrared = infrared is None and bool(bands)
         if is_named_rgb != is_named_infrared:  # "rgb_thermal_pairs" shows neither; deeper folders take precedence
             camera, band = (RGB, None) if is_named_rgb else (INFRARED, bands[0])
-        split = next((_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS), split)
+        split = next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), split)
         # Images in a folder of labels are masks, which would pass for infrared images because they are grey.
         is_mask = is_mask or (not _MASK_WORDS.isdisjoint(words) and _IMAGE_WORDS.isdisjoint(words))
         # Other words of a folder's name, such as the day of "thermal_day", are part of the item's name.
         known = (
-            _SPLIT_WORDS.keys()
+            SPLIT_WORDS.keys()
             | _CONTAINERS
             | (_RGB_WORDS | _BANDS.keys() if is_named_rgb != is_named_infrared else set())
         )
         kept = [word for word in words if word not in known]
-        rest += [part] if len(kept) == len(words) else ["_".join(kept)] if kept else []
+        rest += [name_key(part)] if len(kept) == len(words) else ["_".join(kept)] if kept else []
     if not is_image:  # instances_thermal_train.json
         for word in _WORD.findall(path.stem.casefold()) if path.suffix.lower() == ".json" else ():
-            split = split or _SPLIT_WORDS.get(word)
+            split = split or SPLIT_WORDS.get(word)
             camera = camera or (RGB if word in _RGB_WORDS else INFRARED if word in _BANDS else None)
-    name = "/".join((*rest, plain_stem(path.name)))
+    name = "/".join((*rest, name_key(plain_stem(path.name))))
     return File(path, "/".join((*parts, path.name)), split, camera, name), band, is_mask
 
 
@@ -241,21 +252,6 @@ def _distinct(images: list[File]) -> list[File]:
     return [
         file
         if count[file.split, file.camera, file.name] == 1
-        else replace(file, name=file.name.removesuffix(file.stem) + file.path.stem)
+        else replace(file, name=file.name.removesuffix(file.stem) + file.full_stem)
         for file in images
     ]
-
-
-def _split_by_lists(found: Scan) -> None:
-    """Assign splits by `train.txt`, `val.txt` and `test.txt`, lists of images, if no folder shows a split."""
-    if any(file.split for file in found.images):
-        return
-    splits: dict[str, str] = {}
-    for file in found.labels[".txt"]:
-        split = _SPLIT_WORDS.get(file.path.stem.casefold())
-        if split is None:
-            continue
-        lines = read_text(file.path, "list of names", Counter()).splitlines()
-        splits |= {plain_stem(line.replace("\\", "/").split()[0]): split for line in lines if line.strip()}
-    if splits:
-        found.images = [replace(file, split=splits.get(plain_stem(file.path.name))) for file in found.images]
