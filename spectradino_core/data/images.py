@@ -13,7 +13,7 @@ import numpy as np
 from spectradino_core.files import errors_as, read_bytes
 from spectradino_core.runtime.image_size import MAX_FILE_PIXELS, claimed_size, size_fault
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pnm")
 
 _COLOURFUL = 0.03
 """Minimum mean difference of the three channels, as a fraction of their range, of an image in colour."""

@@ -96,6 +96,12 @@ def open_own(
         shown = "; ".join(labels.damaged[:5]) + ("; .." if len(labels.damaged) > 5 else "")
         raise LabelError(f"{root}: {len(labels.damaged)} label files can't be used: {shown}")
     remarks = [*found.remarks, *labels.remarks]
+    seen = {camera: item.name for item in items for camera in item.images}
+    if len(seen) == 2 and all(len(item.images) == 1 for item in items):
+        remarks.append(
+            f"no image of one camera has the name of one of the other, such as {seen[RGB]} and {seen[INFRARED]}: each "
+            "is used alone; give the two images of a pair the same name"
+        )
     known = [item for item in items if item.labelled is not None]
     if not known:
         raise LabelError(

@@ -125,8 +125,8 @@ class Labels:
                 if image is None:
                     break
                 if _fits(table.file, split, camera) and (found := table.find(image)) is not None:
-                    names_folder = "/" in found.name and not table.by_file_name
-                    drawn_on = table.file.camera or (camera if names_folder else None)
+                    names_camera = ("/" in found.name and not table.by_file_name) or image.is_suffixed
+                    drawn_on = table.file.camera or (camera if names_camera else None)
                     return Labelled(found.labels, table.file.path, "COCO", drawn_on, split=table.file.split)
         return None
 
