@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from spectradino_core.data.images import read_colour, read_counts
+from spectradino_core.data.images import colour_fault, exif_orientation, read_colour, read_counts
 from spectradino_core.data.labels import ClassNames, ImageLabels, LabelError
 from spectradino_core.datasets.benchmark import Benchmark, Found, LabelledItem
 from spectradino_core.datasets.files import on_grid
@@ -23,6 +23,7 @@ from spectradino_core.datasets.own.labels import Labelled, Labels
 from spectradino_core.datasets.own.scan import INFRARED, RGB, SPLITS, File, scan
 from spectradino_core.datasets.own.splits import assign_splits
 from spectradino_core.modality import Modality
+from spectradino_core.text import counted
 
 _HELD_OUT = 5
 """If a folder has no split, the last n-th of its items in the order of names is held out."""
@@ -114,6 +115,7 @@ def open_own(
             f"{len(items) - len(known)} of {len(items)} images have no labels and are skipped, such as {example} (an "
             "image without objects has an empty label file or an entry in the COCO file)"
         )
+    remarks += _image_faults([file for item in known for file in item.images.values()])
     known, remark = _with_held_out(known)
     remarks += remark
     used = _used(known, labels.classes)
@@ -180,6 +182,21 @@ def _with_held_out(items: list[_Item]) -> tuple[list[_Item], list[str]]:
         "order of names, are held out as val"
     )
     return items[:kept] + [replace(item, split="val") for item in items[kept:]], [remark]
+
+
+def _image_faults(files: Sequence[File]) -> list[str]:
+    """Describe images whose labels or temperatures may be wrong, although they can be read."""
+    found = []
+    if fault := colour_fault([file.path for file in files if file.camera == INFRARED]):
+        found.append(fault)
+    jpegs = [file for file in files if file.path.suffix.lower() in (".jpg", ".jpeg")]
+    turned = [file.relative for file in jpegs if exif_orientation(file.path) != 1]
+    if turned:
+        found.append(
+            f"{counted(len(turned), 'image')}, such as {turned[0]}, with an EXIF orientation, which is not applied: "
+            "rewrite them upright (e.g. mogrify -auto-orient), or boxes drawn on the upright images are wrong"
+        )
+    return found
 
 
 def _used(items: Sequence[_Item], declared: Sequence[str]) -> tuple[str, ...]:

@@ -143,3 +143,11 @@ def test_a_split_in_a_part_of_a_name_is_reported(tmp_path: Path, folder: str, re
     write(tmp_path, "", f"{folder}/{{}}.png", f"{folder}/{{}}.txt")
     found = [text for text in open_own(tmp_path).remarks if "is taken for the split" in text]
     assert found == ([f"the folder {folder!r} is taken for the split test: rename it if it is not"] if remark else [])
+
+
+def test_images_stored_turned_are_counted(tmp_path: Path) -> None:
+    write(tmp_path, "rgb/{}.jpg", "", "labels/{}.txt")
+    path = tmp_path / "rgb/1.jpg"
+    exif = b"\xff\xe1\0\x22Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0"
+    path.write_bytes(path.read_bytes()[:2] + exif + path.read_bytes()[2:])
+    assert any("1 image, such as rgb/1.jpg, with an EXIF orientation" in text for text in open_own(tmp_path).remarks)
