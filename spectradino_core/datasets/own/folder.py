@@ -100,8 +100,9 @@ def open_own(
     seen = {camera: item.name for item in items for camera in item.images}
     if len(seen) == 2 and all(len(item.images) == 1 for item in items):
         remarks.append(
-            f"no image of one camera has the name of one of the other, such as {seen[RGB]} and {seen[INFRARED]}: each "
-            "is used alone; give the two images of a pair the same name"
+            f"no image of one camera pairs with one of the other, such as {seen[RGB]} and {seen[INFRARED]}: each is "
+            "used alone; the images of a pair have the same name, in folders of their cameras (rgb and thermal, or as "
+            "given by --rgb and --ir)"
         )
     known = [item for item in items if item.labelled is not None]
     if not known:

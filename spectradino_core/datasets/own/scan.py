@@ -226,7 +226,7 @@ def _described(
     rest: list[str] = []
     mask = "no"
     for i, part in enumerate(parts):
-        words = _WORD.findall(part.casefold())
+        words = _WORD.findall(name_key(part))
         explicit = given.get(name_key(part)) or given.get(name_key("/".join(parts[: i + 1])))
         bands = [_BANDS[word] for word in words if word in _BANDS]
         if explicit:
@@ -317,7 +317,8 @@ def _assign_cameras(root: Path, found: Scan) -> None:
         coloured = sum(in_colour(file.path) for file in sampled)
         cameras[group] = RGB if 2 * coloured >= len(sampled) else INFRARED
         all_coloured |= {group} if coloured == len(sampled) else set()
-        shown = group or files[0].folder or root.name
+        folders = {file.folder for file in files}
+        shown = (group if len(folders) > 1 else "") or files[0].folder or root.name
         kind = "RGB, because they are in colour" if cameras[group] == RGB else "infrared, because they are grey"
         found.remarks.append(f"the images in {shown!r} are taken for {kind}; --rgb and --ir name folders otherwise")
         if 0 < coloured < len(sampled):

@@ -9,6 +9,8 @@ import posixpath
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 from spectradino_core.data.images import IMAGE_ENDINGS
@@ -21,33 +23,49 @@ from spectradino_core.text import counted
 _VOC_FLAG = re.compile(r"\s+-?[01]$")
 _WORD = re.compile(r"[a-z]+")
 
-_Votes = dict[str, dict[str, str]]
-"""By item name, the splits that list it, each with the file that does so."""
+_Key = tuple[str | None, str]
+_Votes = dict[_Key, dict[str, str]]
+"""By an item's folder split and name: the splits that list it, each with the file that does so."""
 
 
 def assign_splits(found: Scan) -> None:
-    """Assign splits if no folder shows one; images that are in no list of several are moved to `found.unlisted`.
+    """Assign splits to images whose folders show none; images that the lists leave out are moved to `found.unlisted`.
 
     Raises:
         LabelError: an image is listed in two splits.
     """
-    if any(file.split for file in found.images):
-        return
-    votes = _by_yaml(found) or _by_lists(found)
-    if not votes:
-        return
-    for file in found.images:
-        if len(sources := votes.get(file.name, {})) > 1:
+    unsplit = [file for file in found.images if file.split is None]
+    remarks = len(found.remarks)
+    try:
+        votes = _by_yaml(found) or _by_lists(found)
+    except LabelError:
+        if unsplit:
+            raise
+        votes = {}
+    if not unsplit:
+        del found.remarks[remarks:]
+    source = ", ".join(sorted({source for sources in votes.values() for source in sources.values()}))
+    stated = [file for file in found.images if file.split and _key(file) in votes]
+    if differing := [file for file in stated if file.split not in votes[_key(file)]]:
+        found.remarks.append(
+            f"{source}: lists {counted(len(differing), 'image')}, such as {differing[0].relative}, for other splits "
+            "than their folders show; the folders decide"
+        )
+    splits: dict[_Key, str] = {}
+    for file in unsplit:
+        sources = votes.get(_key(file), {})
+        if len(sources) > 1:
             (first, one), (second, other) = list(sources.items())[:2]
             raise LabelError(
                 f"{file.relative} is listed for {first} in {one} and for {second} in {other}: remove it from one, or "
                 "list images with their folders"
             )
-    splits = {name: next(iter(sources)) for name, sources in votes.items()}
-    source = ", ".join(sorted({source for sources in votes.values() for source in sources.values()}))
-    unlisted = [file for file in found.images if file.name not in splits]
+        splits |= {_key(file): split for split in sources}
+    unlisted = [file for file in unsplit if _key(file) not in splits]
+    if not splits:
+        return
     if "train" not in splits.values():
-        splits |= {file.name: "train" for file in unlisted}
+        splits |= {_key(file): "train" for file in unlisted}
         if unlisted:
             found.remarks.append(f"{counted(len(unlisted), 'image')} not listed in {source} are for train")
     elif unlisted:
@@ -56,10 +74,14 @@ def assign_splits(found: Scan) -> None:
             f"{counted(len(unlisted), 'image')}, such as {unlisted[0].relative}, left out: not listed in {source}"
         )
     found.images = [
-        File(file.path, file.relative, splits[file.name], file.camera, file.name)
+        replace(file, split=file.split or splits[_key(file)])
         for file in found.images
-        if file.name in splits
+        if file.split or _key(file) in splits
     ]
+
+
+def _key(file: File) -> _Key:
+    return file.split, file.name
 
 
 def _by_lists(found: Scan) -> _Votes:
@@ -86,7 +108,7 @@ def _by_lines(found: Scan, lines: Sequence[tuple[str, str, str]]) -> _Votes:
             by_stem[stem].append(file)
     for by_path in (True, False):
         votes: _Votes = {}
-        depths: dict[str, int] = {}
+        depths: dict[_Key, int] = {}
         lost: dict[str, list[str]] = defaultdict(list)
         for text, split, source in lines:
             # VOC's lists of one class append 1, 0 or -1, other lists the boxes.
@@ -95,10 +117,11 @@ def _by_lines(found: Scan, lines: Sequence[tuple[str, str, str]]) -> _Votes:
             if not matches:
                 lost[source].append(text)
             for depth, file in matches:
-                if depth > depths.get(file.name, -1):  # the more folders are equal, the surer it is
-                    depths[file.name], votes[file.name] = depth, {}
-                if depth == depths[file.name]:
-                    votes[file.name].setdefault(split, source)
+                key = _key(file)
+                if depth > depths.get(key, -1):  # the more folders are equal, the surer it is
+                    depths[key], votes[key] = depth, {}
+                if depth == depths[key]:
+                    votes[key].setdefault(split, source)
         if votes:
             break
     for source, unknown in lost.items():
@@ -128,18 +151,18 @@ def _by_yaml(found: Scan) -> _Votes:
         listed = _resolve(found, paths)
         if not listed:
             found.remarks.append(f"{yaml.relative}: its {split} {entry[:80]!r} names no images of this folder")
-        for name in listed:
-            votes[name].setdefault(split, yaml.relative)
-    for name, sources in votes.items():
+        for key in listed:
+            votes[key].setdefault(split, yaml.relative)
+    for key, sources in votes.items():
         if sources.keys() > {"train"}:
             found.remarks.append(
                 f"{', '.join(sorted(set(sources.values())))}: gives {', '.join(sources)} the same images, such as "
-                f"{name}; its splits are not used"
+                f"{key[1]}; its splits are not used"
             )
             return {}
         if len(sources) > 1:  # both are held out
             sources.pop("test")
-    is_all_train = all(file.name in votes for file in found.images) and {*_splits(votes)} == {"train"}
+    is_all_train = all(_key(file) in votes for file in found.images) and {*_splits(votes)} == {"train"}
     return {} if is_all_train else dict(votes)
 
 
@@ -167,10 +190,10 @@ def _yaml_entries(found: Scan) -> Iterator[tuple[File, str, str, list[tuple[str,
                     yield file, split or "", entry, [parts[i:] for i in range(max(1, len(parts)))]
 
 
-def _resolve(found: Scan, paths: Sequence[tuple[str, ...]]) -> set[str]:
-    """Return the names of the images in the first of these folders or lists that there is."""
+def _resolve(found: Scan, paths: Sequence[tuple[str, ...]]) -> set[_Key]:
+    """Return the keys of the images in the first of these folders or lists that there is."""
     for path in paths:
-        if listed := {file.name for file in found.images if _parts(file.folder)[: len(path)] == path}:
+        if listed := {_key(file) for file in found.images if _parts(file.folder)[: len(path)] == path}:
             return listed
         for file in found.labels[".txt"]:
             if _parts(file.relative) == path:
@@ -183,6 +206,7 @@ def _lines(file: File) -> list[str]:
     return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
 
 
+@lru_cache(1 << 16)
 def _parts(path: str) -> tuple[str, ...]:
     """Return the parts of a path as `name_key`; a path out of its folder is taken from there on."""
     return tuple(part for part in name_key(posix_name(path)).split("/") if part not in ("", ".", ".."))

@@ -74,7 +74,7 @@ def test_coco_of_suffixed_thermal_images_is_in_their_pixels(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("rgb", "thermal", "label", "images", "remark"),
     [
-        ("rgb/{}.jpg", "thermal/t{}.png", "rgb/{}.txt", ONE, "rgb/1.jpg and thermal/t1.png: each is used alone"),
+        ("rgb/{}.jpg", "thermal/t{}.png", "rgb/{}.txt", ONE, "rgb/1.jpg and thermal/t1.png: each"),
         ("images/{}_V.jpg", "images/{}_T.jpg", "labels/{}_V.txt", ONE,
          "2 of 4 images sampled in 'images' are in colour"),
         ("coco_annotations/images/{}.jpg", "", "labels/{}.txt", ONE, ""),

@@ -14,6 +14,8 @@ from tests.core.datasets.miniatures import write_image
 from tests.core.datasets.own.folders import NAMES, colour, grey, objects_of, write_coco, write_yolo
 
 SEQUENCES = ("seq1/rgb/0", "seq1/rgb/1", "seq2/rgb/0", "seq2/rgb/1")
+FOLDERS = ("images/train/a", "images/train/b", "images/val/c")
+PARTLY = ("images/b1/a", "images/b2/a", "images/test/a")
 SEQ2 = "seq2/rgb/0.jpg\nseq2/rgb/1.jpg"
 BATCHES = ("images/b1/a", "images/b1/b", "images/b2/c")
 FLAT = ("images/a Köln 0", "images/a Köln 1", "images/b.0")
@@ -60,6 +62,10 @@ def split_of(own: OwnFolder) -> dict[str, str]:
         (BATCHES, {"data.yaml": "train: lists/one.txt\nval: lists/two.txt", "lists/one.txt": "./images/b1/a.jpg",
                    "lists/two.txt": "images/b1/b.jpg\nimages/b2/c.jpg"}, "tvv", ""),
         (BATCHES, {"data.yaml": "train: images/b2\nval: ../../../etc"}, "  t", "its val '../../../etc' names no"),
+        (PARTLY, {"data.yaml": "train: images/b1\nval: images/b2\ntest: images/test"}, "tvs", ""),
+        (PARTLY, {}, "tts", ""),
+        (FOLDERS, {"data.yaml": "train: images/val\nval: images/train"}, "ttv", "lists 3 images, such as images/tr"),
+        (FOLDERS, {"train.txt": "images/train/a.jpg\nlost.jpg", "val.txt": "images/val/c.jpg"}, "ttv", ""),
         (BATCHES, {"data.yaml": "train: images\nval: images"}, "ttv", "its splits are not used"),
         (BATCHES, {"data.yaml": "train: images\nval: images/none"}, "ttv", "its val 'images/none' names no images"),
         (BATCHES, {"data.yaml": "train: images/b1\nval: images/b2\ntest: images/b2"}, "ttv", ""),
@@ -70,10 +76,11 @@ def test_splits_of_lists_and_yaml(
 ) -> None:
     write(tmp_path, images, files)
     own = open_own(tmp_path)
-    stated = {"t": "train", "v": "val", " ": None}
+    stated = {"t": "train", "v": "val", "s": "test", " ": None}
     expected = {image: stated[one] for image, one in zip(images, splits, strict=True) if one != " "}
     assert split_of(own) == expected
     assert remark in "; ".join(own.remarks)
+    assert remark or not any("split" in text or "line" in text for text in own.remarks)
 
 
 def test_an_image_in_two_lists_is_refused(tmp_path: Path) -> None:
