@@ -83,7 +83,7 @@ class File:
         return name_key(self.path.stem)
 
     @property
-    def folder(self) -> str:
+    def parent(self) -> str:
         return self.relative.rpartition("/")[0]
 
     @property
@@ -172,7 +172,7 @@ def scan(root: Path, rgb: str | None = None, infrared: str | None = None) -> Sca
         raise LabelError(f"{root}: holds no images ({', '.join(IMAGE_ENDINGS)}) in it or its folders{hint}")
     for folder, camera in given.items():
         if not any(file.camera == camera for file in found.images):
-            folders = list(dict.fromkeys(file.folder or "." for file in found.images))
+            folders = list(dict.fromkeys(file.parent or "." for file in found.images))
             shown = ", ".join(folders[:8]) + (", .." if len(folders) > 8 else "")
             raise LabelError(f"{root}: no folder named {folder!r} holds images; choose from {shown}")
     bands |= _read_suffixes(found, not given)
@@ -271,8 +271,8 @@ def _read_suffixes(found: Scan, decide: bool) -> set[Modality]:
     folders: dict[str, dict[File, re.Match[str]]] = defaultdict(dict)
     for file in found.images:
         if match := _SUFFIX.fullmatch(file.stem):
-            folders[file.folder][file] = match
-    total = Counter(file.folder for file in found.images)
+            folders[file.parent][file] = match
+    total = Counter(file.parent for file in found.images)
     changed: dict[File, File] = {}
     bands: set[Modality | None] = set()
     for folder, matches in folders.items():
@@ -317,8 +317,8 @@ def _assign_cameras(root: Path, found: Scan) -> None:
         coloured = sum(in_colour(file.path) for file in sampled)
         cameras[group] = RGB if 2 * coloured >= len(sampled) else INFRARED
         all_coloured |= {group} if coloured == len(sampled) else set()
-        folders = {file.folder for file in files}
-        shown = (group if len(folders) > 1 else "") or files[0].folder or root.name
+        folders = {file.parent for file in files}
+        shown = (group if len(folders) > 1 else "") or files[0].parent or root.name
         kind = "RGB, because they are in colour" if cameras[group] == RGB else "infrared, because they are grey"
         found.remarks.append(f"the images in {shown!r} are taken for {kind}; --rgb and --ir name folders otherwise")
         if 0 < coloured < len(sampled):
@@ -329,7 +329,7 @@ def _assign_cameras(root: Path, found: Scan) -> None:
     stems = {group: {file.stem for file in files} for group, files in groups.items()}
     pair = [group for group in groups if any(stems[group] & stems[other] for other in groups if other != group)]
     if len(pair) == 2 and cameras[pair[0]] == cameras[pair[1]] and len(groups) == 2 and all(pair):
-        one, other = (groups[group][0].folder for group in pair)
+        one, other = (groups[group][0].parent for group in pair)
         named = f"give --rgb {one} --ir {other}, or the other way round"
         if not all_coloured.issuperset(pair):
             raise LabelError(

@@ -137,7 +137,7 @@ def _matches(by_stem: dict[str, list[File]], text: str, by_path: bool) -> list[t
     is_file = PurePosixPath(name).suffix in IMAGE_ENDINGS
     found = []
     for file in by_stem.get(name_key(plain_stem(name if is_file else f"{name}.png")), ()):
-        own = _parts(file.folder)
+        own = _parts(file.parent)
         depth = min(len(folders), len(own)) if by_path else 0
         if depth == 0 or tuple(folders[-depth:]) == own[-depth:]:
             found.append((depth, file))
@@ -184,16 +184,17 @@ def _yaml_entries(found: Scan) -> Iterator[tuple[File, str, str, list[tuple[str,
             split = SPLIT_WORDS.get(name_key(str(key))) if isinstance(key, str) else None
             for entry in (value if isinstance(value, list) else [value]) if split else ():
                 if isinstance(entry, str) and entry.strip():
-                    joined = posixpath.join(file.folder, posix_name(base), posix_name(entry))
+                    joined = posixpath.join(file.parent, posix_name(base), posix_name(entry))
                     parts = _parts(joined)
                     # The data may have been moved, so the first folders of a path need not exist.
-                    yield file, split or "", entry, [parts[i:] for i in range(max(1, len(parts)))]
+                    paths = [parts[i:] for i in range(len(parts))]
+                    yield file, split or "", entry, [()] if posix_name(joined) == "." else paths
 
 
 def _resolve(found: Scan, paths: Sequence[tuple[str, ...]]) -> set[_Key]:
     """Return the keys of the images in the first of these folders or lists that there is."""
     for path in paths:
-        if listed := {_key(file) for file in found.images if _parts(file.folder)[: len(path)] == path}:
+        if listed := {_key(file) for file in found.images if _parts(file.parent)[: len(path)] == path}:
             return listed
         for file in found.labels[".txt"]:
             if _parts(file.relative) == path:

@@ -66,6 +66,8 @@ def split_of(own: OwnFolder) -> dict[str, str]:
         (PARTLY, {}, "tts", ""),
         (FOLDERS, {"data.yaml": "train: images/val\nval: images/train"}, "ttv", "lists 3 images, such as images/tr"),
         (FOLDERS, {"train.txt": "images/train/a.jpg\nlost.jpg", "val.txt": "images/val/c.jpg"}, "ttv", ""),
+        (BATCHES, {"data.yaml": "train: .\nval: images/b2"}, "ttv", "its splits are not used"),
+        (BATCHES, {"data.yaml": "train: images/b1\nval: ..\ntest: /"}, "tv ", "its test '/' names no images"),
         (BATCHES, {"data.yaml": "train: images\nval: images"}, "ttv", "its splits are not used"),
         (BATCHES, {"data.yaml": "train: images\nval: images/none"}, "ttv", "its val 'images/none' names no images"),
         (BATCHES, {"data.yaml": "train: images/b1\nval: images/b2\ntest: images/b2"}, "ttv", ""),
