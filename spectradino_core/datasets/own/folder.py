@@ -28,7 +28,7 @@ _HELD_OUT = 5
 
 _LAYOUT = (
     "images in folders named by camera (rgb, visible, .. and thermal, ir, lwir, nir, swir, ..) and, where "
-    "there is a split, train, val or test; with labels as COCO JSON, VOC XML or YOLO text"
+    "there is a split, train, val or test; with labels as COCO JSON, CVAT XML, VOC XML or YOLO text"
 )
 
 
@@ -97,8 +97,9 @@ def open_own(
     known = [item for item in items if item.labelled is not None]
     if not known:
         raise LabelError(
-            f"{root}: none of its {len(items)} images is labelled: looked for COCO JSON that lists them, and for XML "
-            "or text files of their names"
+            f"{root}: none of its {len(items)} images is labelled: looked for COCO JSON or CVAT XML that lists them, "
+            "and for VOC XML or YOLO text files of their names (export labels of other formats as COCO)"
+            + "".join(f"; {remark}" for remark in labels.remarks[:5])
         )
     if len(known) < len(items):
         example = next(item for item in items if item.labelled is None).name
@@ -149,7 +150,7 @@ def _items(images: Sequence[File], labels_of: Any) -> list[_Item]:
             )
     items = []
     for (split, _), files in sorted(together.items(), key=lambda row: (row[0][0] or "", row[0][1])):
-        first, labelled = files.get(RGB) or files[INFRARED], labels_of(split, files)
+        first, labelled = files.get(RGB) or files[INFRARED], labels_of(files)
         stated_split = split or (labelled.split if labelled is not None else None)  # or of instances_val.json
         items.append(_Item(first.relative, stated_split or "", files, labelled))
     if any(item.split for item in items):

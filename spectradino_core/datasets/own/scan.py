@@ -56,6 +56,7 @@ class File:
         relative: path relative to the root, with forward slashes.
         split, camera: one of `SPLITS`, and RGB or INFRARED; None: not in the path.
         name: the other folders and the stem, with Roboflow's renaming undone.
+        folders: those other folders in lower case, also if the name was shortened; they relate labels to images.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class File:
     split: str | None
     camera: str | None
     name: str
+    folders: tuple[str, ...] = ()
 
     @property
     def stem(self) -> str:
@@ -188,7 +190,8 @@ def _described(
             split = split or _SPLIT_WORDS.get(word)
             camera = camera or (RGB if word in _RGB_WORDS else INFRARED if word in _BANDS else None)
     name = "/".join((*rest, plain_stem(path.name)))
-    return File(path, "/".join((*parts, path.name)), split, camera, name), band, is_mask
+    folders = tuple(part.casefold() for part in rest)
+    return File(path, "/".join((*parts, path.name)), split, camera, name, folders), band, is_mask
 
 
 def _assign_cameras(root: Path, found: Scan) -> None:
