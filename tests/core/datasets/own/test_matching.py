@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from spectradino_core.data.labels import LabelError
+from spectradino_core.datasets.check import check_benchmark
 from spectradino_core.datasets.own import OwnFolder, open_own
 from tests.core.datasets.miniatures import voc_xml, write_image
 from tests.core.datasets.own.folders import NAMES, SIZE, Objects, colour, grey, write_coco, write_yolo
@@ -17,6 +18,7 @@ from tests.core.datasets.own.folders import NAMES, SIZE, Objects, colour, grey, 
 A: Objects = [("person", (4.0, 8.0, 14.0, 24.0))]
 B: Objects = [("car", (10.0, 4.0, 30.0, 20.0))]
 NONE: Objects = []
+HALF = (SIZE[0] // 2, SIZE[1] // 2)
 
 
 def images(root: Path, *folders: str, thermal_size: tuple[int, int] = SIZE, name: str = "0") -> None:
@@ -235,3 +237,43 @@ def test_the_reason_of_missing_names_is_given(tmp_path: Path, names: str, label:
         (tmp_path / name).write_text(text)
     with pytest.raises(LabelError, match=message):
         open_own(tmp_path)
+
+
+def half(objects: Objects) -> Objects:
+    return [(name, (a / 2, b / 2, c / 2, d / 2)) for name, (a, b, c, d) in objects]
+
+
+@pytest.mark.parametrize("form", ["COCO", "COCO, file names", "VOC"])
+@pytest.mark.parametrize("thermal_size", [SIZE, HALF])
+def test_boxes_are_scaled_from_the_stated_size(tmp_path: Path, form: str, thermal_size: tuple[int, int]) -> None:
+    """Also if a folder is listed that does not show the camera."""
+    images(tmp_path, "rgb/train", "thermal/train", thermal_size=thermal_size)
+    if form == "VOC":
+        (tmp_path / "xml").mkdir()
+        (tmp_path / "xml/0.xml").write_text(voc_xml(half(B), HALF))
+    else:
+        name = "train/0.png" if form == "COCO" else "0.png"
+        coco(tmp_path, "a.json", {name: half(B)}, width=HALF[0], height=HALF[1])
+    own = open_own(tmp_path)
+    assert found(own) == {"rgb/train": B}
+    remarks = check_benchmark(own.benchmark, tmp_path)[0].remarks
+    assert any("another size than their label file states" in one for one in remarks) == (thermal_size == SIZE)
+
+
+@pytest.mark.parametrize("form", ["COCO", "VOC"])
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((32, 40), "states 32x40 pixels for rgb/0.png, which has 40x32, another shape: correct"),
+        ((20, 16), "states 20x16 pixels for rgb/0.png, which has 40x32, but has boxes beyond that size"),
+    ],
+)
+def test_a_wrong_stated_size_is_a_problem(tmp_path: Path, form: str, size: tuple[int, int], message: str) -> None:
+    images(tmp_path, "rgb")
+    if form == "VOC":
+        (tmp_path / "rgb/0.xml").write_text(voc_xml(B, size))
+    else:
+        coco(tmp_path, "a.json", {"0.png": B}, width=size[0], height=size[1])
+    report = check_benchmark(open_own(tmp_path).benchmark, tmp_path)[0]
+    assert not report.usable
+    assert any(message in problem for problem in report.problems)
