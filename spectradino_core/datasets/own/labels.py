@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations, islice
 from pathlib import Path, PurePosixPath
@@ -27,7 +27,8 @@ from spectradino_core.datasets.own.scan import INFRARED, RGB, File, Scan
 _NAME_LISTS = ("classes", "obj", "names", "labels", "predefined_classes")
 _CVAT_ROOT = re.compile(rb"<annotations[\s>]")
 _HEAD_BYTES = 4096
-_GLUED = re.compile(r"train|valid|val|test|images?|imgs?|labels?|annotations?|anns?")
+_MAX_WORDS = 16
+_GLUED = re.compile(r"train|valid|val|test|images?|imgs?|labels?|annotations?|anns?|[\W_]+")
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Labels:
         self._skipped: dict[str, list[str]] = defaultdict(list)
         self._both_cameras = 0
         self._hidden: list[str] = []
+        self._elsewhere: list[str] = []
         self._declared: dict[str, None] = {}
         self._tables: list[_Table] = []
         names = {name for file in found.images for name in (file.name, file.stem, file.path.stem)}
@@ -106,6 +108,11 @@ class Labels:
                 f"{len(self._hidden)} images have no object in the labels that are used, but some in others, such as "
                 f"{self._hidden[0]}: remove the file that is out of date"
             )
+        if self._elsewhere:
+            found.append(
+                f"{len(self._elsewhere)} unlabelled images have label files of their name in other folders only, "
+                f"such as {self._elsewhere[0]}: if they are theirs, name the folders of labels like those of the images"
+            )
         return found
 
     def find(self, images: dict[str, File]) -> Labelled | None:
@@ -124,6 +131,12 @@ class Labels:
             chosen = chosen or labelled
             if chosen is not None and chosen.labels.objects:
                 return chosen
+        if chosen is None:
+            files = self._voc, self._yolo
+            unused = ((file, image) for image in images.values() for kind in files for file in kind.named(image))
+            shown = next((row for row in unused if self._read.get(row[0].path, True) is not None), None)
+            if shown is not None:
+                self._elsewhere.append(f"{shown[0].relative} for {shown[1].relative}")
         return chosen
 
     def _of_cameras(self, read: Callable[[File], Labelled | None], images: dict[str, File]) -> Labelled | None:
@@ -306,13 +319,16 @@ def _distinct(file: File, found: list[tuple[File, CocoImage]]) -> dict[str, Coco
     Raises:
         LabelError: an entry fits several images equally.
     """
-    words = {*file.folders, *re.split(r"[\W_]+", file.path.stem.casefold()), file.path.stem.casefold()}
-    near = {image.relative: sum(part in words for part in image.folders) for image, _ in found}
+    words = [word for word in re.split(r"[\W_]+", file.path.stem.casefold())[:_MAX_WORDS] if word]
+    titles = {"".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, len(words) + 1)}
+    own = {*_plain(file.folders), *titles}  # annotations/seq_1.json
+    near = {image.relative: sum(part in own for part in _plain(image.folders)) for image, _ in found}
     nearest = max(near.values(), default=0)
     claims: dict[tuple[int, str | None], list[tuple[Any, File, CocoImage]]] = defaultdict(list)
     for image, entry in found:
         path = PurePosixPath(entry.name)
-        listed = sum(part in path.parent.as_posix().casefold().split("/") for part in image.folders)
+        parts = _plain(tuple(path.parent.as_posix().casefold().split("/")))
+        listed = sum(part in parts for part in _plain(image.folders))
         if near[image.relative] < nearest and not listed:
             continue
         is_other = image.relative != entry.name, image.path.name != path.name
@@ -353,6 +369,11 @@ class _Files:
                 for folders in near:
                     self._near_images[stem, folders].append(image)
         self._owners: dict[tuple[str, str, str | None], list[File]] = {}
+
+    def named(self, image: File) -> Iterator[File]:
+        """Yield the files with an image's name, split and camera in any folder."""
+        stems = {image.path.stem, image.stem}
+        return (file for stem in stems for file in self._files.get(stem, ()) if _fits(file, image))
 
     def find(self, image: File) -> list[tuple[Any, File]]:
         """Return the files of an image with their ranks, the best first.
@@ -420,7 +441,7 @@ class _Files:
 
 
 def _plain(folders: tuple[str, ...]) -> tuple[str, ...]:
-    """Return folders without words that are written in one with others: `trainimg` and `trainlabel` belong together."""
+    """Return folders without separators and words glued to others: `trainimg`, `trainlabel`; `seq1`, `seq_1`."""
     return tuple(plain for part in folders if (plain := _GLUED.sub("", part)))
 
 
