@@ -29,6 +29,7 @@ NOTES = {
     "renamed": "{} images have file names of a Roboflow export",
     "backslashes": "{} image paths are written with backslashes",
     "other_size": "{} images have another size than their label file states; their boxes are scaled to the image",
+    "unknown_camera": "{} labels of pairs with images of two sizes state neither size nor camera; RGB's is assumed",
     "other_shapes": "{} labels are neither boxes, polygons nor masks and are skipped",
     "palette_mask": "{} masks are stored with a palette; its indices are the classes",
     "unmatched": "{} images in the label file match no image of the data set",

@@ -226,7 +226,11 @@ def _found(
             a, b, c, d = one.corners
             moved.append(one._replace(corners=(a * x, b * y, c * x, d * y)))
         stated = labelled.labels.size
-        notes = Counter({"other_size": int(stated is not None and stated not in known.values())})
+        is_guess = stated is None and not labelled.relative and labelled.camera is None and len({*known.values()}) > 1
+        notes = Counter(
+            unknown_camera=int(is_guess and bool(moved)),
+            other_size=int(stated is not None and stated not in known.values()),
+        )
         return ImageLabels(moved, labelled.labels.notes + notes, grid)
 
     return Found(listed, images=images, objects=objects, notes=+notes, remarks=list(remarks), difficult_counts=False)

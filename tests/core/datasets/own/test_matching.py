@@ -267,6 +267,20 @@ def test_boxes_are_scaled_from_the_stated_size(tmp_path: Path, form: str, therma
     assert any("another size than their label file states" in one for one in remarks) == (thermal_size == SIZE)
 
 
+def test_an_assumed_camera_is_reported(tmp_path: Path) -> None:
+    images(tmp_path, "rgb", "thermal", thermal_size=HALF)
+    coco(tmp_path, "a.json", {"0.png": B}, width=None)
+    own = open_own(tmp_path)
+    assert found(own) == {"rgb": B}
+    assert any(
+        "state neither size nor camera; RGB's" in one for one in check_benchmark(own.benchmark, tmp_path)[0].remarks
+    )
+    coco(tmp_path, "a.json", {"thermal/0.png": half(B)}, width=None)
+    own = open_own(tmp_path)
+    assert found(own) == {"rgb": B}
+    assert not any("neither" in one for one in check_benchmark(own.benchmark, tmp_path)[0].remarks)
+
+
 @pytest.mark.parametrize("form", ["COCO", "VOC"])
 @pytest.mark.parametrize(
     ("size", "message"),
