@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import combinations, islice
+from itertools import combinations, islice, takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -350,16 +350,22 @@ def _distinct(file: File, found: list[tuple[File, CocoImage]]) -> dict[str, Coco
 class _Files:
     """Label files of one image each, found by the image's name and folders."""
 
-    def __init__(self, files: list[File], images: Iterable[File]) -> None:
+    def __init__(self, files: list[File], images: list[File]) -> None:
+        # The container of all labels may have any name: annotated/seq1 and annotated/seq2 go with raw/seq1, raw/seq2.
+        distinct = {_plain(file.folders) for file in files}
+        parts = {part for image in images for part in _plain(image.folders)}
+        levels = zip(*distinct, strict=False)
+        common = takewhile(lambda level: len({*level}) == 1 and level[0] not in parts, levels)
+        self._container = len([*common]) if len(distinct) > 1 else 0
         self._files: dict[str, list[File]] = defaultdict(list)
         self._near_files: dict[tuple[str, tuple[str, ...]], list[File]] = defaultdict(list)
         for file in files:
             for stem in {file.path.stem, file.stem}:
                 self._files[stem].append(file)
-                self._near_files[stem, _plain(file.folders)].append(file)
+                self._near_files[stem, self._folders(file)].append(file)
         self._images: dict[str, list[File]] = defaultdict(list)
         self._near_images: dict[tuple[str, tuple[str, ...]], list[File]] = defaultdict(list)
-        self._known = known = {_plain(file.folders) for file in files}
+        self._known = known = {self._folders(file) for file in files}
         self._placed: set[tuple[str, ...]] = set()
         for image in images:
             near = known & _parts_of(_plain(image.folders))
@@ -369,6 +375,9 @@ class _Files:
                 for folders in near:
                     self._near_images[stem, folders].append(image)
         self._owners: dict[tuple[str, str, str | None], list[File]] = {}
+
+    def _folders(self, file: File) -> tuple[str, ...]:
+        return _plain(file.folders)[self._container :]
 
     def named(self, image: File) -> Iterator[File]:
         """Yield the files with an image's name, split and camera in any folder."""
@@ -400,7 +409,7 @@ class _Files:
                         "the name of its image's folder"
                     )
                 # A file of this split and camera takes precedence over one whose path shows neither.
-                found.append(((-len(_plain(file.folders)), (file.split is None) + (file.camera is None)), file))
+                found.append(((-len(self._folders(file)), (file.split is None) + (file.camera is None)), file))
             if found:
                 return sorted(found, key=lambda row: row[0])
             if not near and (other := self._of_other_folder(stem, image)) is not None:
@@ -411,7 +420,7 @@ class _Files:
         """Return the only file of that name, if neither it nor the image has a folder that relates it to others."""
         if self._known & _parts_of(_plain(image.folders)) - {()}:
             return None
-        fitting = (file for file in self._files.get(stem, ()) if _plain(file.folders) not in self._placed)
+        fitting = (file for file in self._files.get(stem, ()) if self._folders(file) not in self._placed)
         found = list(islice((file for file in fitting if _fits(file, image)), 2))
         if not found:
             return None
@@ -429,7 +438,7 @@ class _Files:
         """Return the images of a camera that are the closest to a file."""
         key = stem, file.relative, camera
         if key not in self._owners:
-            images = self._near_images[stem, _plain(file.folders)]
+            images = self._near_images[stem, self._folders(file)]
             ranked = [
                 ((image.path.stem != file.path.stem, len(_plain(image.folders))), image)
                 for image in images

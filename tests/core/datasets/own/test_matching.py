@@ -72,6 +72,8 @@ def found(own: OwnFolder) -> dict[str, Objects]:
         (["s1/rgb", "s2/rgb"], {"s1/rgb/0": A, "s2/rgb/0": B}, {"s1/rgb": A, "s2/rgb": B}),
         (["s1/rgb", "s2/rgb", "s2/thermal"], {"s1/rgb/0": A}, {"s1/rgb": A}),
         (["rgb", "rgb/late"], {"labels/0": A}, {"rgb": A}),
+        (["raw/rgb/s1", "raw/rgb/s2"], {"gt/s1/0": A, "gt/s2/0": B}, {"raw/rgb/s1": A, "raw/rgb/s2": B}),
+        (["s1/rgb/day", "s3/rgb/day"], {"s3/day/0": A, "s3/night/0": B}, {"s3/rgb/day": A}),
         (["rgb/s1", "rgb/s2"], {"labels_s1/0": A, "s2_labels/0": B}, {"rgb/s1": A, "rgb/s2": B}),
         (
             ["rgb/s1", "rgb/s2"],
