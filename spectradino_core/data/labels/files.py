@@ -137,7 +137,9 @@ class ImageNames(Generic[T]):
         self._loose: dict[str, list[tuple[PurePosixPath, T]]] = {}
         for name, value in entries:
             if name in self._exact:
-                raise LabelError(f"{source}: lists the image {name!r} twice")
+                raise LabelError(
+                    f"{source}: lists the image {name!r} twice: give it one entry, which all its annotations name"
+                )
             self._exact[name] = value
             self._loose.setdefault(plain_stem(name).casefold(), []).append((PurePosixPath(name.casefold()), value))
 
@@ -153,7 +155,9 @@ class ImageNames(Generic[T]):
             if _ends_alike(other.parts[:-1], wanted.parts[:-1])
         ]
         if len(found) > 1:
-            found = [row for row in found if row[0].name == wanted.name]
+            found = [row for row in found if row[0].name == wanted.name] or found
+            shared = max(min(len(other.parts), len(wanted.parts)) for other, _ in found)
+            found = [row for row in found if len(row[0].parts) >= shared]
         return found[0][1] if len(found) == 1 else None
 
 

@@ -28,9 +28,12 @@ from spectradino_core.text import counted
 _HELD_OUT = 5
 """If a folder has no split, the last n-th of its items in the order of names is held out."""
 
+_SHAPE_TOLERANCE = 0.02
+"""Maximum relative difference of the aspect ratios of an image and of the size that its labels state."""
+
 _LAYOUT = (
     "images in folders named by camera (rgb, visible, .. and thermal, ir, lwir, nir, swir, ..) and, where "
-    "there is a split, train, val or test; with labels as COCO JSON, VOC XML or YOLO text"
+    "there is a split, train, val or test; with labels as COCO JSON, CVAT XML, VOC XML or YOLO text"
 )
 
 
@@ -107,8 +110,9 @@ def open_own(
     known = [item for item in items if item.labelled is not None]
     if not known:
         raise LabelError(
-            f"{root}: none of its {len(items)} images is labelled: looked for COCO JSON that lists them, and for XML "
-            "or text files of their names"
+            f"{root}: none of its {len(items)} images is labelled: looked for COCO JSON or CVAT XML that lists them, "
+            "and for VOC XML or YOLO text files of their names (export labels of other formats as COCO)"
+            + "".join(f"; {remark}" for remark in labels.remarks[:5])
         )
     if len(known) < len(items):
         example = next(item for item in items if item.labelled is None).name
@@ -160,7 +164,7 @@ def _items(images: Sequence[File], labels_of: Any) -> list[_Item]:
             )
     items = []
     for (split, _), files in sorted(together.items(), key=lambda row: (row[0][0] or "", row[0][1])):
-        first, labelled = files.get(RGB) or files[INFRARED], labels_of(split, files)
+        first, labelled = files.get(RGB) or files[INFRARED], labels_of(files)
         stated_split = split or (labelled.split if labelled is not None else None)  # or of instances_val.json
         items.append(_Item(first.relative, stated_split or "", files, labelled))
     if any(item.split for item in items):
@@ -242,23 +246,44 @@ def _found(
         labelled, known = labels[item.name], sizes[item.name]
         assert labelled is not None
         grid = known.get(RGB) or known[INFRARED]
-        drawn_on = (1, 1) if labelled.relative else _drawn_on(labelled, known, grid)
+        drawn_on = (1, 1) if labelled.relative else _drawn_on(labelled, item.name, known, grid)
         x, y = grid[0] / drawn_on[0], grid[1] / drawn_on[1]
         moved = []
         for one in labelled.labels.objects:
             a, b, c, d = one.corners
             moved.append(one._replace(corners=(a * x, b * y, c * x, d * y)))
-        return ImageLabels(moved, labelled.labels.notes, grid)
+        stated = labelled.labels.size
+        is_guess = stated is None and not labelled.relative and labelled.camera is None and len({*known.values()}) > 1
+        notes = Counter(
+            unknown_camera=int(is_guess and bool(moved)),
+            other_size=int(stated is not None and stated not in known.values()),
+        )
+        return ImageLabels(moved, labelled.labels.notes + notes, grid)
 
     return Found(listed, images=images, objects=objects, notes=+notes, remarks=list(remarks), difficult_counts=False)
 
 
-def _drawn_on(labelled: Labelled, sizes: dict[str, tuple[int, int]], grid: tuple[int, int]) -> tuple[int, int]:
-    """Return the size of the labelled image: by the labels' camera, otherwise by the image size that they state."""
-    infrared = sizes.get(INFRARED, grid)
-    if labelled.camera == INFRARED or (labelled.camera is None and labelled.labels.size == infrared):
-        return infrared
-    return grid
+def _drawn_on(
+    labelled: Labelled, name: str, sizes: dict[str, tuple[int, int]], grid: tuple[int, int]
+) -> tuple[int, int]:
+    """Return the size of the image in whose pixels the labels are.
+
+    That is the size which they state if it has the shape of the image, else the size of their camera's image.
+
+    Raises:
+        LabelError: the stated size has another shape, or boxes reach beyond it.
+    """
+    size = sizes.get(labelled.camera or RGB, grid)
+    stated = labelled.labels.size
+    if stated is None or stated in sizes.values():
+        return stated or size
+    message = f"{labelled.path}: states {stated[0]}x{stated[1]} pixels for {name}, which has {size[0]}x{size[1]}"
+    if abs(stated[0] * size[1] / (stated[1] * size[0]) - 1) > _SHAPE_TOLERANCE:
+        raise LabelError(f"{message}, another shape: correct the size, or label the image as it is stored")
+    corners = [one.corners for one in labelled.labels.objects]
+    if any(x > stated[0] * (1 + _SHAPE_TOLERANCE) or y > stated[1] * (1 + _SHAPE_TOLERANCE) for _, _, x, y in corners):
+        raise LabelError(f"{message}, but has boxes beyond that size: correct it")
+    return stated
 
 
 def _provenance(benchmark: Benchmark, splits: dict[str, list[_Item]]) -> dict[str, Any]:

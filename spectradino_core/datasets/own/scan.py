@@ -65,6 +65,7 @@ class File:
         split, camera: one of `SPLITS`, and RGB or INFRARED; None: not in the path.
         name: the other folders and the stem, as `name_key`, with Roboflow's renaming undone and without the camera's
             suffix.
+        folders: those other folders in lower case, also if the name was shortened; they relate labels to images.
     """
 
     path: Path
@@ -72,6 +73,7 @@ class File:
     split: str | None
     camera: str | None
     name: str
+    folders: tuple[str, ...] = ()
 
     @property
     def stem(self) -> str:
@@ -85,11 +87,6 @@ class File:
     @property
     def parent(self) -> str:
         return self.relative.rpartition("/")[0]
-
-    @property
-    def is_suffixed(self) -> bool:
-        """Whether the camera's suffix was removed from the name."""
-        return self.stem not in (self.full_stem, name_key(plain_stem(self.path.name)))
 
 
 @dataclass
@@ -255,7 +252,7 @@ def _described(
             split = split or SPLIT_WORDS.get(word)
             camera = camera or (RGB if word in _RGB_WORDS else INFRARED if word in _BANDS else None)
     name = "/".join((*rest, name_key(plain_stem(path.name))))
-    return File(path, "/".join((*parts, path.name)), split, camera, name), band, mask
+    return File(path, "/".join((*parts, path.name)), split, camera, name, tuple(rest)), band, mask
 
 
 def _read_suffixes(found: Scan, decide: bool) -> set[Modality]:
