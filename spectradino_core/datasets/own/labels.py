@@ -19,7 +19,7 @@ from spectradino_core.data.labels import ImageLabels, LabelError
 from spectradino_core.data.labels.coco import CocoFile, CocoImage, coco_of
 from spectradino_core.data.labels.cvat import read_cvat
 from spectradino_core.data.labels.files import read_json
-from spectradino_core.data.labels.objects import OtherFormatError
+from spectradino_core.data.labels.objects import CLASS_ALIASES, OtherFormatError
 from spectradino_core.data.labels.voc import read_voc
 from spectradino_core.data.labels.yolo import read_yolo, read_yolo_names
 from spectradino_core.datasets.own.scan import INFRARED, RGB, File, Scan
@@ -204,7 +204,7 @@ class Labels:
                 f"{file.relative}: {len(lost)} of the {len(coco.images)} images that it lists are missing, such as "
                 f"{lost[0]}"
             )
-        used = frozenset(one.name.casefold() for image in coco.images for one in image.labels.objects)
+        used = frozenset(_kind(one.name) for image in coco.images for one in image.labels.objects)
         self._tables.append(_Table(file, form, entries, used))
 
     def _of_tables(self, image: File) -> Labelled | None:
@@ -218,16 +218,17 @@ class Labels:
             if not any(_rounded(entry) <= _rounded(other) for _, other in kept):
                 kept.append((table, entry))
         for (one, first), (other, second) in combinations(kept, 2):
-            if one.classes & other.classes or first.size != second.size:
+            if one.classes & other.classes or len({first.size, second.size} - {None}) > 1:
                 names = " and ".join(sorted(str(table.file.path) for table in (one, other)))
                 raise LabelError(
                     f"{names} list the same images with different objects of the same classes, or with different "
                     "sizes: keep one of them"
                 )
         objects = [one for _, entry in kept for one in entry.labels.objects]
-        table, entry = kept[0]
+        table = kept[0][0]
         split = next((table.file.split for table, _ in listed if table.file.split), None)
-        labels = ImageLabels(objects, size=entry.size)
+        size = next((entry.size for _, entry in kept if entry.size), None)
+        labels = ImageLabels(objects, size=size)
         return Labelled(labels, table.file.path, table.format, table.file.camera, split=split)
 
     def _of_voc(self, image: File) -> Labelled | None:
@@ -308,8 +309,12 @@ class _Table:
     classes: frozenset[str]
 
 
+def _kind(name: str) -> str:
+    return CLASS_ALIASES.get(name.casefold(), name.casefold())
+
+
 def _rounded(entry: CocoImage) -> set[tuple[Any, ...]]:
-    return {(one.name, *(round(value, 1) for value in one.corners)) for one in entry.labels.objects}
+    return {(_kind(one.name), *(round(value, 1) for value in one.corners)) for one in entry.labels.objects}
 
 
 def _distinct(file: File, found: list[tuple[File, CocoImage]]) -> dict[str, CocoImage]:

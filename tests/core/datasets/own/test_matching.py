@@ -130,6 +130,7 @@ def test_the_only_file_of_a_name_is_not_used_if_the_image_has_labels_elsewhere(t
         (["rgb/train", "rgb/val"], {"a.json": {"0.png": A}}, "lists '0.png' once, but rgb/train/0.png and rgb/val"),
         (["rgb"], {"a.json": {"0.png": A}, "b.json": {"0.png": B}}, {"rgb": [*A, *B]}),
         (["rgb"], {"a.json": {"0.png": A}, "b.json": {"0.png": NONE}}, {"rgb": A}),
+        (["rgb"], {"a.json": {"0.png": A}, "b.json": {"0.png": A}}, {"rgb": A}),
         (["rgb"], {"a.json": {"0.png": [*A, *B]}, "person.json": {"0.png": A}}, {"rgb": [*A, *B]}),
         (
             ["rgb"],
