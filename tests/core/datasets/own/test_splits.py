@@ -31,7 +31,7 @@ def write(root: Path, images: Sequence[str], files: dict[str, str]) -> None:
         write_yolo(root / f"{label}.txt", objects_of(0))
     for name, text in {"classes.txt": "\n".join(NAMES), **files}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
+        (root / name).write_text(f"names: [{', '.join(NAMES)}]\n{text}" if name.endswith(".yaml") else text)
 
 
 def split_of(own: OwnFolder) -> dict[str, str]:
