@@ -15,6 +15,7 @@ from spectradino_core.commands.shared_options import (
     open_own_of,
     option,
     parse_size,
+    print_remarks,
     refuse_own_options,
 )
 from spectradino_core.options import FRACTION, NOT_NEGATIVE, NUMBER, RATE, refuse
@@ -53,7 +54,7 @@ def add(kinds: Any) -> None:
     option(scenes, "--time-of-day", " (default: the seed's)", choices=("day", "dusk", "night"))
     option(scenes, "--misregistration-px", "by a seeded homography (default: 0)", type=NOT_NEGATIVE, metavar="PX")
     folder = command.add_argument_group("with --data")
-    option(folder, "--split", " (default: val)")
+    option(folder, "--split", " (default: val; own images: as evaluate, test if there is one)")
     option(folder, "--limit")
     add_own_options(folder, ", also of scenes (default: by folder name, else lwir)", "--infrared")
 
@@ -174,7 +175,8 @@ def _source(options: argparse.Namespace, pairs_hz: float) -> tuple[Any, float]:
         folder = PairedFolder(root, split, band.key)
     else:
         own = open_own_of(options, root, band)
-        folder = own.benchmark.open(own.root, split)
+        print_remarks(own)
+        folder = own.benchmark.open(own.root, options.split or own.benchmark.report_split)
         if skipped := sum(not all(item.present) for item in folder):
             print(f"not in the bag: {counted(skipped, 'image')} without a counterpart", file=sys.stderr)
     pairs = FolderViews(folder, pairs_hz, options.size, options.ir_size, options.ir_to_rgb, options.limit)

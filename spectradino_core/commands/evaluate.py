@@ -15,6 +15,7 @@ from spectradino_core.commands.shared_options import (
     open_own_of,
     option,
     parse_size,
+    print_remarks,
     published,
     refuse_own_options,
 )
@@ -148,8 +149,9 @@ def _sets(options: argparse.Namespace, info: ModelInfo) -> Sequence[LabelledSet]
         refuse_own_options(options, f"but {options.data} has an index that defines it")
         sets.append(FolderSet(options.data, options.split or "val", info.infrared))
     else:
-        own = open_own_of(options, options.data, info.infrared).benchmark
-        sets.append(own.open(options.data, options.split or own.report_split))
+        own = open_own_of(options, options.data, info.infrared)
+        print_remarks(own)
+        sets.append(own.benchmark.open(options.data, options.split or own.benchmark.report_split))
     if options.scenes:
         sets.append(ScenePairs.held_out("report", options.scenes, info.infrared, time_of_day=options.time_of_day))
     if not sets:

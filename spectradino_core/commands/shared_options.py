@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,6 +116,12 @@ def open_own_of(options: argparse.Namespace, folder: Path, band: Modality | None
     if options.classes == ():
         raise ValueError("--classes names no class: give e.g. person,car")
     return open_own(folder, options.band, options.rgb, options.ir, options.classes, band or Modality.LWIR)
+
+
+def print_remarks(own: OwnFolder) -> None:
+    """Print the assumptions about an own folder to stderr, as the command's output may be a table."""
+    for remark in own.remarks:
+        print(f"  - {remark}", file=sys.stderr)
 
 
 def refuse_own_options(options: argparse.Namespace, reason: str, names: str = "rgb ir classes band") -> None:

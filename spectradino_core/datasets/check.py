@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spectradino_core.data.images import ImageFileError, in_colour
+from spectradino_core.data.images import ImageFileError, colour_fault
 from spectradino_core.data.labels import Boxes, LabelError, describe_notes
 from spectradino_core.data.prefetch import prefetched
 from spectradino_core.data.sample import PairedSample
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 _EXAMPLES = 5
 _MAX_ODD_BOXES = 0.2
 _LOG_EVERY_S = 15.0
-_COLOUR_SAMPLES = 8
 
 
 @dataclass
@@ -134,13 +133,9 @@ def _count_pairs(report: SplitReport, benchmark: Benchmark, pairs: LabelledPairs
 
 
 def _look_for_swapped_folders(report: SplitReport, items: Sequence[LabelledItem]) -> None:
-    """Report infrared images in colour: those of an infrared camera have one channel or three equal ones."""
-    sampled = evenly_spread(items, _COLOUR_SAMPLES)
-    coloured = [
-        item.infrared for item in sampled if item.present[1] and item.infrared != item.rgb and in_colour(item.infrared)
-    ]
-    if 2 * len(coloured) > len(sampled):
-        report.problems.append(f"infrared images are in colour, such as {coloured[0]}: are the two folders swapped?")
+    """Report infrared images in colour."""
+    if fault := colour_fault([item.infrared for item in items if item.present[1] and item.infrared != item.rgb]):
+        report.problems.append(fault)
 
 
 def _read(

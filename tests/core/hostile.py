@@ -20,6 +20,7 @@ from spectradino_core.bags.ground_truth_coco import read_coco as read_truth
 from spectradino_core.bags.storage import Storage
 from spectradino_core.data.images import read_image
 from spectradino_core.data.labels.coco import read_coco
+from spectradino_core.data.labels.cvat import read_cvat
 from spectradino_core.data.labels.masks import read_mask
 from spectradino_core.data.labels.voc import read_voc
 from spectradino_core.data.labels.yolo import read_yolo, read_yolo_names
@@ -50,6 +51,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "index of a layout": ("index_train.json", lambda path: find_pairs("folder", path.parent)),
     "COCO": ("labels.json", read_coco),
     "COCO with stamps": ("labels.json", lambda path: read_truth(path, blob_info())),
+    "CVAT": ("annotations.xml", read_cvat),
     "VOC": ("labels.xml", read_voc),
     "YOLO": ("labels.txt", lambda path: read_yolo(path, {0: "car"}, (64, 48))),
     "YOLO names": ("data.yaml", read_yolo_names),

@@ -83,7 +83,7 @@ def coco_of(path: Path, data: Any, notes: Counter[str]) -> CocoFile:
         if not isinstance(one, dict):
             raise LabelError(f"{path}: not COCO annotations: image {number} is {one!r:.80}, not an object")
         name = one.get("file_name")
-        image = CocoImage(one, posix_name(name) if name is not None else "", _size(one))
+        image = CocoImage(one, posix_name(name) if name is not None else "", size_of(one))
         image.labels.size = image.size
         notes["renamed"] += is_roboflow(image.name)
         notes["backslashes"] += "\\" in str(name or "")
@@ -150,7 +150,8 @@ def _flag(value: Any, which: str, key: str, notes: Counter[str]) -> bool:
     return text in _YES
 
 
-def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
+def size_of(image: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return (width, height) of an image entry, if given."""
     try:
         width, height = (float(image[key]) for key in ("width", "height"))
     except (KeyError, TypeError, ValueError, OverflowError):
@@ -161,10 +162,16 @@ def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
 def _corners(annotation: Mapping[str, Any], which: str) -> tuple[float, float, float, float]:
     box = annotation.get("bbox")
     try:
+        if not box and isinstance(annotation.get("segmentation"), list):
+            points = [float(value) for polygon in annotation["segmentation"] for value in polygon]
+            xs, ys = points[::2], points[1::2]
+            box = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
         x, y, width, height = (float(value) for value in box)  # type: ignore[union-attr]
     except (TypeError, ValueError, OverflowError):
-        raise LabelError(f"{which} has no bbox [x, y, width, height]: {box!r:.80}") from None
+        raise LabelError(
+            f"{which} has no bbox [x, y, width, height] and no polygon: {box!r:.80}; add one or remove the annotation"
+        ) from None
     corners = x, y, x + width, y + height
     if not all(map(math.isfinite, corners)):
-        raise LabelError(f"{which} has a bbox that is not finite: {box!r:.80}")
+        raise LabelError(f"{which} has a bbox that is not finite: {box!r:.80}; correct it or remove the annotation")
     return corners

@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import posixpath
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -100,8 +101,9 @@ def inside(root: Path, text: object, source: Path | str) -> Path:
 
 
 def posix_name(text: object) -> str:
-    """Normalise a path from a file: forward slashes, no leading "./"."""
-    return posixpath.normpath(str(text).strip().replace("\\", "/")) if str(text).strip() else ""
+    """Normalise a path from a file: forward slashes, no leading "./", composed letters (macOS decomposes umlauts)."""
+    name = unicodedata.normalize("NFC", str(text).strip())
+    return posixpath.normpath(name.replace("\\", "/")) if name else ""
 
 
 def is_roboflow(name: str) -> bool:
@@ -114,6 +116,11 @@ def plain_stem(name: str) -> str:
     stem = PurePosixPath(name).stem
     found = _ROBOFLOW.fullmatch(stem) or _LABEL_STUDIO.fullmatch(stem)
     return found["stem"] if found else stem
+
+
+def name_key(text: str) -> str:
+    """Return the form of a name in which names of either case and either Unicode form are equal."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 
 class ImageNames(Generic[T]):
@@ -130,7 +137,9 @@ class ImageNames(Generic[T]):
         self._loose: dict[str, list[tuple[PurePosixPath, T]]] = {}
         for name, value in entries:
             if name in self._exact:
-                raise LabelError(f"{source}: lists the image {name!r} twice")
+                raise LabelError(
+                    f"{source}: lists the image {name!r} twice: give it one entry, which all its annotations name"
+                )
             self._exact[name] = value
             self._loose.setdefault(plain_stem(name).casefold(), []).append((PurePosixPath(name.casefold()), value))
 
@@ -146,7 +155,9 @@ class ImageNames(Generic[T]):
             if _ends_alike(other.parts[:-1], wanted.parts[:-1])
         ]
         if len(found) > 1:
-            found = [row for row in found if row[0].name == wanted.name]
+            found = [row for row in found if row[0].name == wanted.name] or found
+            shared = max(min(len(other.parts), len(wanted.parts)) for other, _ in found)
+            found = [row for row in found if len(row[0].parts) >= shared]
         return found[0][1] if len(found) == 1 else None
 
 

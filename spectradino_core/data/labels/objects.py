@@ -28,12 +28,15 @@ NOTES = {
     "other_encoding": "{} label files are not UTF-8; names with other letters may be wrong",
     "renamed": "{} images have file names of a Roboflow export",
     "backslashes": "{} image paths are written with backslashes",
+    "other_size": "{} images have another size than their label file states; their boxes are scaled to the image",
+    "unknown_camera": "{} labels of pairs with images of two sizes state neither size nor camera; RGB's is assumed",
+    "other_shapes": "{} labels are neither boxes, polygons nor masks and are skipped",
     "palette_mask": "{} masks are stored with a palette; its indices are the classes",
     "unmatched": "{} images in the label file match no image of the data set",
 }
 """Tolerated deviations of label files by name: message with a placeholder for the count."""
 
-LOSSES = frozenset({"zero_size", "outside", "other_encoding", "unmatched"})
+LOSSES = frozenset({"zero_size", "outside", "other_encoding", "other_shapes", "unmatched"})
 """Those of `NOTES` by which labels are lost, which always cause a warning."""
 
 _CLIP_TOLERANCE = 0.01
@@ -42,6 +45,10 @@ _CLIP_TOLERANCE = 0.01
 
 class LabelError(ValueError):
     """A label file is missing, damaged or of another format; the message names the file and the entry."""
+
+
+class OtherFormatError(LabelError):
+    """A file is intact, but no label file of the expected format."""
 
 
 class LabelledObject(NamedTuple):

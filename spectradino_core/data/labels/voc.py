@@ -11,7 +11,8 @@ from xml.parsers import expat
 import numpy as np
 
 from spectradino_core.data.labels.files import decode_text, read_bytes
-from spectradino_core.data.labels.objects import ImageLabels, LabelError, LabelledObject
+from spectradino_core.data.labels.objects import ImageLabels, LabelError, LabelledObject, OtherFormatError
+from spectradino_core.text import printable
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _DECLARATION = re.compile(rb"\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"']")
@@ -21,10 +22,13 @@ def read_voc(path: Path) -> ImageLabels:
     """Read the objects of one image with their corners as stored; the file's image size may be wrong.
 
     Raises:
-        LabelError: not a VOC file, or a file with a document type.
+        OtherFormatError: XML with another root than <annotation>.
+        LabelError: damaged, or a file with a document type.
     """
     notes: Counter[str] = Counter()
-    root = _parse(path, notes)
+    root = parse_xml(path, notes)
+    if root.tag != "annotation":
+        raise OtherFormatError(f"{path}: not VOC, its root is <{printable(root.tag)[:40]}>, not <annotation>")
     found = []
     for number, item in enumerate(root.findall("object")):
         name, box = item.findtext("name"), item.find("bndbox")
@@ -48,8 +52,9 @@ def _size(root: Element) -> tuple[int, int] | None:
     return (width, height) if width > 0 and height > 0 else None
 
 
-def _parse(path: Path, notes: Counter[str]) -> Element:
-    data = read_bytes(path, "VOC label file")
+def parse_xml(path: Path, notes: Counter[str], kind: str = "VOC label file") -> Element:
+    """Return the root of an XML file; raises LabelError."""
+    data = read_bytes(path, kind)
     declared = _DECLARATION.match(data.removeprefix(b"\xef\xbb\xbf"))
     try:
         text = decode_text(data, notes, declared[1].decode("ascii") if declared else None)

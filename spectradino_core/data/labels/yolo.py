@@ -21,8 +21,10 @@ _MAX_CLASSES = 10_000
 _SPLIT = re.compile(r"[\s,;]+")
 
 
-def read_yolo(path: Path, names: Mapping[int, str], size: tuple[int, int]) -> ImageLabels:
+def read_yolo(path: Path, names: Mapping[int, str] | None, size: tuple[int, int]) -> ImageLabels:
     """Read the objects of an image of (width, height) pixels; an empty file means an image without objects.
+
+    Without `names`, numbers are the names.
 
     Raises:
         LabelError: a line is not an object, or its class has no name; names file and line.
@@ -41,10 +43,11 @@ def read_yolo(path: Path, names: Mapping[int, str], size: tuple[int, int]) -> Im
         polygon = len(values) >= 7 and len(values) % 2 == 1
         if not (polygon or len(values) in (5, 6)) or not np.isfinite(values).all() or values[0] % 1:
             raise LabelError(
-                f"{path}, line {number}: {line.strip()[:80]!r} is not an object 'class cx cy width height'"
+                f"{path}, line {number}: {line.strip()[:80]!r} is not an object 'class cx cy width height' of YOLO: "
+                "correct the line, or convert the labels to YOLO, COCO or VOC"
             )
         label = int(values[0])
-        if label not in names:
+        if names is not None and label not in names:
             raise LabelError(
                 f"{path}, line {number}: class {label} has no name: add it to the {len(names)} names in data.yaml or "
                 "classes.txt"
@@ -58,7 +61,7 @@ def read_yolo(path: Path, names: Mapping[int, str], size: tuple[int, int]) -> Im
         corners = (float(first[0]), float(first[1]), float(last[0]), float(last[1]))
         if not np.isfinite(corners).all():
             raise LabelError(f"{path}, line {number}: {line.strip()[:80]!r} is not a box: its numbers are too large")
-        found.append(LabelledObject(names[label], corners))
+        found.append(LabelledObject(str(label) if names is None else names[label], corners))
     return ImageLabels(found, notes)
 
 
@@ -74,8 +77,10 @@ def read_yolo_names(path: Path) -> dict[int, str]:
         names = dict(enumerate(lines[: len(lines) - next((n for n, x in enumerate(lines[::-1]) if x), len(lines))]))
     else:
         names = _of_yaml(path, text)
-    if not names or len(names) > _MAX_CLASSES or not all(names.values()):
-        raise LabelError(f"{path}: holds no names of classes, or an empty one")
+    if not names or len(names) > _MAX_CLASSES:
+        raise LabelError(f"{path}: holds no names of classes, or more than {_MAX_CLASSES}")
+    if empty := [number for number, name in names.items() if not name]:
+        raise LabelError(f"{path}: the name of class {empty[0]} is empty: write it, or remove the empty line")
     return names
 
 

@@ -15,20 +15,25 @@ from typing import Any
 
 import numpy as np
 
-from spectradino_core.data.images import read_colour, read_counts
+from spectradino_core.data.images import colour_fault, exif_orientation, read_colour, read_counts
 from spectradino_core.data.labels import ClassNames, ImageLabels, LabelError
 from spectradino_core.datasets.benchmark import Benchmark, Found, LabelledItem
 from spectradino_core.datasets.files import on_grid
 from spectradino_core.datasets.own.labels import Labelled, Labels
 from spectradino_core.datasets.own.scan import INFRARED, RGB, SPLITS, File, scan
+from spectradino_core.datasets.own.splits import assign_splits
 from spectradino_core.modality import Modality
+from spectradino_core.text import counted
 
 _HELD_OUT = 5
 """If a folder has no split, the last n-th of its items in the order of names is held out."""
 
+_SHAPE_TOLERANCE = 0.02
+"""Maximum relative difference of the aspect ratios of an image and of the size that its labels state."""
+
 _LAYOUT = (
     "images in folders named by camera (rgb, visible, .. and thermal, ir, lwir, nir, swir, ..) and, where "
-    "there is a split, train, val or test; with labels as COCO JSON, VOC XML or YOLO text"
+    "there is a split, train, val or test; with labels as COCO JSON, CVAT XML, VOC XML or YOLO text"
 )
 
 
@@ -85,6 +90,7 @@ def open_own(
     """
     root = Path(root)
     found = scan(root, rgb_folder, infrared_folder)
+    assign_splits(found)
     band = Modality.parse(infrared) if infrared is not None else found.band or default_band
     if band is Modality.RGB:
         raise LabelError("the infrared band is lwir, nir or swir, not rgb")
@@ -94,11 +100,19 @@ def open_own(
         shown = "; ".join(labels.damaged[:5]) + ("; .." if len(labels.damaged) > 5 else "")
         raise LabelError(f"{root}: {len(labels.damaged)} label files can't be used: {shown}")
     remarks = [*found.remarks, *labels.remarks]
+    seen = {camera: item.name for item in items for camera in item.images}
+    if len(seen) == 2 and all(len(item.images) == 1 for item in items):
+        remarks.append(
+            f"no image of one camera pairs with one of the other, such as {seen[RGB]} and {seen[INFRARED]}: each is "
+            "used alone; the images of a pair have the same name, in folders of their cameras (rgb and thermal, or as "
+            "given by --rgb and --ir)"
+        )
     known = [item for item in items if item.labelled is not None]
     if not known:
         raise LabelError(
-            f"{root}: none of its {len(items)} images is labelled: looked for COCO JSON that lists them, and for XML "
-            "or text files of their names"
+            f"{root}: none of its {len(items)} images is labelled: looked for COCO JSON or CVAT XML that lists them, "
+            "and for VOC XML or YOLO text files of their names (export labels of other formats as COCO)"
+            + "".join(f"; {remark}" for remark in labels.remarks[:5])
         )
     if len(known) < len(items):
         example = next(item for item in items if item.labelled is None).name
@@ -106,6 +120,7 @@ def open_own(
             f"{len(items) - len(known)} of {len(items)} images have no labels and are skipped, such as {example} (an "
             "image without objects has an empty label file or an entry in the COCO file)"
         )
+    remarks += _image_faults([file for item in known for file in item.images.values()])
     known, remark = _with_held_out(known)
     remarks += remark
     used = _used(known, labels.classes)
@@ -149,7 +164,7 @@ def _items(images: Sequence[File], labels_of: Any) -> list[_Item]:
             )
     items = []
     for (split, _), files in sorted(together.items(), key=lambda row: (row[0][0] or "", row[0][1])):
-        first, labelled = files.get(RGB) or files[INFRARED], labels_of(split, files)
+        first, labelled = files.get(RGB) or files[INFRARED], labels_of(files)
         stated_split = split or (labelled.split if labelled is not None else None)  # or of instances_val.json
         items.append(_Item(first.relative, stated_split or "", files, labelled))
     if any(item.split for item in items):
@@ -160,6 +175,7 @@ def _items(images: Sequence[File], labels_of: Any) -> list[_Item]:
 def _with_held_out(items: list[_Item]) -> tuple[list[_Item], list[str]]:
     """Complete the items' splits; without val and test, the last items are held out as val."""
     splits = {item.split for item in items}
+    stated = "no split of its own" if splits == {""} else f"only the split {next(iter(splits))!r}"
     if "train" not in splits:  # training needs a split, whatever the only one is called
         first = next(split for split in ("", "val", "test") if split in splits)
         items = [replace(item, split="train") if item.split == first else item for item in items]
@@ -167,10 +183,25 @@ def _with_held_out(items: list[_Item]) -> tuple[list[_Item], list[str]]:
         return items, []
     kept = len(items) - max(1, len(items) // _HELD_OUT)
     remark = (
-        f"the folder has no split of its own: its last {len(items) - kept} of {len(items)} labelled images, in the "
+        f"the folder has {stated}: its last {len(items) - kept} of {len(items)} labelled images, in the "
         "order of names, are held out as val"
     )
     return items[:kept] + [replace(item, split="val") for item in items[kept:]], [remark]
+
+
+def _image_faults(files: Sequence[File]) -> list[str]:
+    """Describe images whose labels or temperatures may be wrong, although they can be read."""
+    found = []
+    if fault := colour_fault([file.path for file in files if file.camera == INFRARED]):
+        found.append(fault)
+    jpegs = [file for file in files if file.path.suffix.lower() in (".jpg", ".jpeg")]
+    turned = [file.relative for file in jpegs if exif_orientation(file.path) != 1]
+    if turned:
+        found.append(
+            f"{counted(len(turned), 'image')}, such as {turned[0]}, with an EXIF orientation, which is not applied: "
+            "rewrite them upright (e.g. mogrify -auto-orient), or boxes drawn on the upright images are wrong"
+        )
+    return found
 
 
 def _used(items: Sequence[_Item], declared: Sequence[str]) -> tuple[str, ...]:
@@ -215,23 +246,44 @@ def _found(
         labelled, known = labels[item.name], sizes[item.name]
         assert labelled is not None
         grid = known.get(RGB) or known[INFRARED]
-        drawn_on = (1, 1) if labelled.relative else _drawn_on(labelled, known, grid)
+        drawn_on = (1, 1) if labelled.relative else _drawn_on(labelled, item.name, known, grid)
         x, y = grid[0] / drawn_on[0], grid[1] / drawn_on[1]
         moved = []
         for one in labelled.labels.objects:
             a, b, c, d = one.corners
             moved.append(one._replace(corners=(a * x, b * y, c * x, d * y)))
-        return ImageLabels(moved, labelled.labels.notes, grid)
+        stated = labelled.labels.size
+        is_guess = stated is None and not labelled.relative and labelled.camera is None and len({*known.values()}) > 1
+        notes = Counter(
+            unknown_camera=int(is_guess and bool(moved)),
+            other_size=int(stated is not None and stated not in known.values()),
+        )
+        return ImageLabels(moved, labelled.labels.notes + notes, grid)
 
     return Found(listed, images=images, objects=objects, notes=+notes, remarks=list(remarks), difficult_counts=False)
 
 
-def _drawn_on(labelled: Labelled, sizes: dict[str, tuple[int, int]], grid: tuple[int, int]) -> tuple[int, int]:
-    """Return the size of the labelled image: by the labels' camera, otherwise by the image size that they state."""
-    infrared = sizes.get(INFRARED, grid)
-    if labelled.camera == INFRARED or (labelled.camera is None and labelled.labels.size == infrared):
-        return infrared
-    return grid
+def _drawn_on(
+    labelled: Labelled, name: str, sizes: dict[str, tuple[int, int]], grid: tuple[int, int]
+) -> tuple[int, int]:
+    """Return the size of the image in whose pixels the labels are.
+
+    That is the size which they state if it has the shape of the image, else the size of their camera's image.
+
+    Raises:
+        LabelError: the stated size has another shape, or boxes reach beyond it.
+    """
+    size = sizes.get(labelled.camera or RGB, grid)
+    stated = labelled.labels.size
+    if stated is None or stated in sizes.values():
+        return stated or size
+    message = f"{labelled.path}: states {stated[0]}x{stated[1]} pixels for {name}, which has {size[0]}x{size[1]}"
+    if abs(stated[0] * size[1] / (stated[1] * size[0]) - 1) > _SHAPE_TOLERANCE:
+        raise LabelError(f"{message}, another shape: correct the size, or label the image as it is stored")
+    corners = [one.corners for one in labelled.labels.objects]
+    if any(x > stated[0] * (1 + _SHAPE_TOLERANCE) or y > stated[1] * (1 + _SHAPE_TOLERANCE) for _, _, x, y in corners):
+        raise LabelError(f"{message}, but has boxes beyond that size: correct it")
+    return stated
 
 
 def _provenance(benchmark: Benchmark, splits: dict[str, list[_Item]]) -> dict[str, Any]:

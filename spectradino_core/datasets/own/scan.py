@@ -10,21 +10,21 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from random import Random
 
 from spectradino_core.data.images import IMAGE_ENDINGS, in_colour
 from spectradino_core.data.labels import LabelError
-from spectradino_core.data.labels.files import plain_stem, read_text
-from spectradino_core.datasets.files import evenly_spread
+from spectradino_core.data.labels.files import name_key, plain_stem, posix_name
 from spectradino_core.files import folder_fault
 from spectradino_core.modality import Modality
 
 RGB, INFRARED = "rgb", "infrared"
 SPLITS = ("train", "val", "test")
 
-_SPLIT_WORDS = {
+SPLIT_WORDS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
     "testing": "test",
 }  # fmt: skip
@@ -43,9 +43,17 @@ _MASK_WORDS = frozenset({
 })  # fmt: skip
 _IMAGE_WORDS = frozenset({"images", "image", "imgs", "img", "jpegimages"})
 _LABELS = (".json", ".xml", ".txt", ".yaml", ".yml", ".names")
+_SUFFIX = re.compile(
+    r"(?P<stem>.+)[_-](?P<camera>rgb|visible|vis|colou?r|co|ir|thermal|lwir|nir|swir|infrared|previewdata)"
+)
+_SUFFIX_BANDS = {**_BANDS, "previewdata": Modality.LWIR}  # of FLIR; "co" of VEDAI is the RGB camera
+_UNREAD = frozenset({
+    ".arw", ".avif", ".bin", ".dng", ".exr", ".fff", ".gif", ".hdr", ".heic", ".heif", ".jfif", ".jp2", ".jxl", ".mat",
+    ".npy", ".npz", ".pfm", ".raw", ".seq",
+})  # fmt: skip
 _WORD = re.compile(r"[a-z]+|\d+")
 _MAX_DEPTH, _MAX_FILES = 8, 2_000_000
-_COLOUR_SAMPLES = 8
+_COLOUR_SAMPLES = 12
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,9 @@ class File:
     Attributes:
         relative: path relative to the root, with forward slashes.
         split, camera: one of `SPLITS`, and RGB or INFRARED; None: not in the path.
-        name: the other folders and the stem, with Roboflow's renaming undone.
+        name: the other folders and the stem, as `name_key`, with Roboflow's renaming undone and without the camera's
+            suffix.
+        folders: those other folders in lower case, also if the name was shortened; they relate labels to images.
     """
 
     path: Path
@@ -63,10 +73,20 @@ class File:
     split: str | None
     camera: str | None
     name: str
+    folders: tuple[str, ...] = ()
 
     @property
     def stem(self) -> str:
         return self.name.rpartition("/")[2]
+
+    @property
+    def full_stem(self) -> str:
+        """The file's stem as `name_key`, as stored."""
+        return name_key(self.path.stem)
+
+    @property
+    def parent(self) -> str:
+        return self.relative.rpartition("/")[0]
 
 
 @dataclass
@@ -75,12 +95,14 @@ class Scan:
 
     Attributes:
         images: all images, with camera and split.
+        unlisted: images left out, as the split's lists do not name them.
         labels: possible label files by ending.
         band: infrared band by folder names; None: unknown.
         remarks: assumptions and skipped files, as messages.
     """
 
     images: list[File] = field(default_factory=list)
+    unlisted: list[File] = field(default_factory=list)
     labels: dict[str, list[File]] = field(default_factory=lambda: defaultdict(list))
     band: Modality | None = None
     remarks: list[str] = field(default_factory=list)
@@ -96,38 +118,67 @@ def scan(root: Path, rgb: str | None = None, infrared: str | None = None) -> Sca
     """
     if fault := folder_fault(root):
         raise LabelError(fault)
-    found, masks = Scan(), 0
+    given = {}
+    for folder, camera in ((rgb, RGB), (infrared, INFRARED)):
+        if folder is not None:
+            given[_below(root, folder)] = camera
+    if rgb is not None and infrared is not None and len(given) < 2:
+        raise LabelError(f"--rgb and --ir name the same folder, {rgb}: give one for each camera")
+    found = Scan()
     bands: set[Modality] = set()
-    for path, parts in _walk(root):
+    masks: list[File] = []
+    doubtful: list[File] = []
+    unread: Counter[str] = Counter()
+    partial_splits: dict[str, str] = {}
+    files = _walk(root)
+    labelled = {path.with_suffix("") for path, _ in files if path.suffix.lower() in (".txt", ".xml", ".json")}
+    for path, parts in files:
         ending = path.suffix.lower()
+        unread[ending] += ending in _UNREAD
         if ending not in IMAGE_ENDINGS + _LABELS:
             continue
-        file, band, is_mask = _described(path, parts, ending in IMAGE_ENDINGS, rgb, infrared)
+        file, band, mask = _described(path, parts, ending in IMAGE_ENDINGS, given, partial_splits)
         if ending not in IMAGE_ENDINGS:
             found.labels[".yaml" if ending == ".yml" else ending].append(file)
-            continue
-        if is_mask:
-            masks += 1
-            continue
-        found.images.append(file)
-        if band is not None:
-            bands.add(band)
+        elif mask == "yes" and path.with_suffix("") not in labelled:
+            masks.append(file)
+        else:
+            (found.images if mask == "no" else doubtful).append(file)
+            bands |= set() if band is None else {band}
+    # Masks may lie in labels/rgb and have labels beside them: they have the names of other images.
+    known = {(file.split, file.stem, camera) for file in found.images for camera in (file.camera, None)}
+    for file in doubtful:
+        (masks if (file.split, file.stem, file.camera) in known else found.images).append(file)
     if masks:
         found.remarks.append(
-            f"{masks} images in folders of labels or masks are skipped: own folders are read for boxes"
+            f"{len(masks)} images in folders of labels or masks are skipped: own folders are read for boxes"
         )
+    if skipped := {ending: count for ending, count in unread.items() if count}:
+        kinds = ", ".join(f"{count} {ending}" for ending, count in skipped.items())
+        found.remarks.append(f"files that are not read: {kinds}; convert images to PNG, TIFF or JPEG")
+    for folder, split in partial_splits.items():
+        found.remarks.append(f"the folder {folder!r} is taken for the split {split}: rename it if it is not")
     if not found.images:
-        raise LabelError(f"{root}: holds no images ({', '.join(IMAGE_ENDINGS)}) in it or its folders")
-    for name, camera in ((rgb, RGB), (infrared, INFRARED)):
-        if name is not None and not any(file.camera == camera for file in found.images):
-            raise LabelError(f"{root}: no folder named {name!r} holds images")
+        hint = (
+            f"; {len(masks)} in folders of labels or masks, such as {masks[0].relative}, are skipped: rename the folder"
+            if masks
+            else f"; {found.remarks[0]}"
+            if found.remarks
+            else ""
+        )
+        raise LabelError(f"{root}: holds no images ({', '.join(IMAGE_ENDINGS)}) in it or its folders{hint}")
+    for folder, camera in given.items():
+        if not any(file.camera == camera for file in found.images):
+            folders = list(dict.fromkeys(file.parent or "." for file in found.images))
+            shown = ", ".join(folders[:8]) + (", .." if len(folders) > 8 else "")
+            raise LabelError(f"{root}: no folder named {folder!r} holds images; choose from {shown}")
+    bands |= _read_suffixes(found, not given)
     if len(bands) > 1:
         names = " and ".join(sorted(band.name for band in bands))
         raise LabelError(f"{root}: holds images of {names}; a model takes one infrared band: name its folder")
     found.band = next(iter(bands), None)
     _assign_cameras(root, found)
     found.images = _distinct(_two_folders(found.images))
-    _split_by_lists(found)
     return found
 
 
@@ -154,41 +205,97 @@ def _walk(root: Path) -> list[tuple[Path, tuple[str, ...]]]:
     return found
 
 
+def _below(root: Path, folder: str) -> str:
+    """Return a folder given by the user, relative to the root if it lies below it, as a completed path does."""
+    inner = os.path.relpath(folder, root)
+    is_path = os.path.isabs(folder) or (os.path.isdir(folder) and not (root / folder).is_dir())
+    return name_key(posix_name(inner if is_path and not inner.startswith(os.pardir) else folder))
+
+
 def _described(
-    path: Path, parts: Sequence[str], is_image: bool, rgb: str | None, infrared: str | None
-) -> tuple[File, Modality | None, bool]:
+    path: Path, parts: Sequence[str], is_image: bool, given: Mapping[str, str], partial_splits: dict[str, str]
+) -> tuple[File, Modality | None, str]:
+    """Return the file, its band and whether an image is a mask, "yes", "no" or "doubtful".
+
+    `partial_splits` gets folders whose name holds a split among other words.
+    """
     split = camera = band = None
     rest: list[str] = []
-    is_mask = False
-    given_folders = {name.strip("/").casefold(): which for name, which in ((rgb, RGB), (infrared, INFRARED)) if name}
+    mask = "no"
     for i, part in enumerate(parts):
-        words = _WORD.findall(part.casefold())
-        explicit = given_folders.get(part.casefold()) or given_folders.get("/".join(parts[: i + 1]).casefold())
+        words = _WORD.findall(name_key(part))
+        explicit = given.get(name_key(part)) or given.get(name_key("/".join(parts[: i + 1])))
         bands = [_BANDS[word] for word in words if word in _BANDS]
         if explicit:
-            camera, band = explicit, bands[0] if bands and explicit == INFRARED else None
+            camera, band, mask = explicit, bands[0] if bands and explicit == INFRARED else None, "no"
             continue
-        is_named_rgb = rgb is None and any(word in _RGB_WORDS for word in words)
-        is_named_infrared = infrared is None and bool(bands)
-        if is_named_rgb != is_named_infrared:  # "rgb_thermal_pairs" shows neither; deeper folders take precedence
+        is_named_rgb = RGB not in given.values() and any(word in _RGB_WORDS for word in words)
+        is_named_infrared = INFRARED not in given.values() and bool(bands)
+        shows_camera = is_named_rgb != is_named_infrared
+        if shows_camera:  # "rgb_thermal_pairs" shows neither; deeper folders take precedence
             camera, band = (RGB, None) if is_named_rgb else (INFRARED, bands[0])
-        split = next((_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS), split)
         # Images in a folder of labels are masks, which would pass for infrared images because they are grey.
-        is_mask = is_mask or (not _MASK_WORDS.isdisjoint(words) and _IMAGE_WORDS.isdisjoint(words))
+        if not _MASK_WORDS.isdisjoint(words) and _IMAGE_WORDS.isdisjoint(words):
+            mask = "yes"
+        elif mask == "yes" and (shows_camera or not _IMAGE_WORDS.isdisjoint(words)):
+            mask = "doubtful"
         # Other words of a folder's name, such as the day of "thermal_day", are part of the item's name.
-        known = (
-            _SPLIT_WORDS.keys()
-            | _CONTAINERS
-            | (_RGB_WORDS | _BANDS.keys() if is_named_rgb != is_named_infrared else set())
-        )
+        known = SPLIT_WORDS.keys() | _CONTAINERS | (_RGB_WORDS | _BANDS.keys() if shows_camera else set())
         kept = [word for word in words if word not in known]
-        rest += [part] if len(kept) == len(words) else ["_".join(kept)] if kept else []
+        rest += [name_key(part)] if len(kept) == len(words) else ["_".join(kept)] if kept else []
+        stated = next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
+        split = stated or split
+        if stated and is_image and not shows_camera and any(len(word) > 2 and word.isalpha() for word in kept):
+            partial_splits[part] = stated
     if not is_image:  # instances_thermal_train.json
         for word in _WORD.findall(path.stem.casefold()) if path.suffix.lower() == ".json" else ():
-            split = split or _SPLIT_WORDS.get(word)
+            split = split or SPLIT_WORDS.get(word)
             camera = camera or (RGB if word in _RGB_WORDS else INFRARED if word in _BANDS else None)
-    name = "/".join((*rest, plain_stem(path.name)))
-    return File(path, "/".join((*parts, path.name)), split, camera, name), band, is_mask
+    name = "/".join((*rest, name_key(plain_stem(path.name))))
+    return File(path, "/".join((*parts, path.name)), split, camera, name, tuple(rest)), band, mask
+
+
+def _read_suffixes(found: Scan, decide: bool) -> set[Modality]:
+    """Take the camera from stems such as `0001_rgb` and remove it, in folders where half of the images have one.
+
+    Args:
+        found: its images and labels are replaced.
+        decide: the suffix may give the camera; otherwise the user has.
+
+    Returns:
+        The infrared bands of the suffixes.
+    """
+    folders: dict[str, dict[File, re.Match[str]]] = defaultdict(dict)
+    for file in found.images:
+        if match := _SUFFIX.fullmatch(file.stem):
+            folders[file.parent][file] = match
+    total = Counter(file.parent for file in found.images)
+    changed: dict[File, File] = {}
+    bands: set[Modality | None] = set()
+    for folder, matches in folders.items():
+        if 2 * len(matches) < total[folder]:
+            continue
+        of = {file: INFRARED if match["camera"] in _SUFFIX_BANDS else RGB for file, match in matches.items()}
+        is_mixed = len(set(of.values())) == 2  # otherwise the folder's name knows better
+        for file, match in matches.items():
+            camera = of[file] if decide and (file.camera is None or is_mixed) else file.camera
+            if camera == INFRARED != file.camera:
+                bands.add(_SUFFIX_BANDS[match["camera"]])
+            changed[file] = replace(file, camera=camera, name=_without_suffix(file, match))
+    cameras: dict[str, set[str | None]] = defaultdict(set)
+    for file, image in changed.items():
+        cameras[file.full_stem].add(image.camera)
+    found.images = [changed.get(file, file) for file in found.images]
+    for ending in (".xml", ".txt"):
+        for i, file in enumerate(found.labels[ending]):
+            if (named := cameras.get(file.full_stem)) and (match := _SUFFIX.fullmatch(file.stem)):
+                camera = next(iter(named)) if len(named) == 1 and file.camera is None else file.camera
+                found.labels[ending][i] = replace(file, camera=camera, name=_without_suffix(file, match))
+    return {band for band in bands if band is not None}
+
+
+def _without_suffix(file: File, match: re.Match[str]) -> str:
+    return file.name.removesuffix(file.stem) + match["stem"]
 
 
 def _assign_cameras(root: Path, found: Scan) -> None:
@@ -200,19 +307,35 @@ def _assign_cameras(root: Path, found: Scan) -> None:
     if not groups:
         return
     cameras: dict[str, str] = {}
+    all_coloured: set[str] = set()
     for group, files in groups.items():
-        sampled = evenly_spread(files, _COLOUR_SAMPLES)
+        # At random: cameras may alternate in the order of names.
+        sampled = Random(0).sample(files, min(len(files), _COLOUR_SAMPLES))
         coloured = sum(in_colour(file.path) for file in sampled)
         cameras[group] = RGB if 2 * coloured >= len(sampled) else INFRARED
-        shown = group or files[0].relative.rpartition("/")[0] or root.name
+        all_coloured |= {group} if coloured == len(sampled) else set()
+        folders = {file.parent for file in files}
+        shown = (group if len(folders) > 1 else "") or files[0].parent or root.name
         kind = "RGB, because they are in colour" if cameras[group] == RGB else "infrared, because they are grey"
         found.remarks.append(f"the images in {shown!r} are taken for {kind}; --rgb and --ir name folders otherwise")
+        if 0 < coloured < len(sampled):
+            found.remarks.append(
+                f"{coloured} of {len(sampled)} images sampled in {shown!r} are in colour, the others are grey: if they "
+                "are of two cameras, put those of each into a folder of its own"
+            )
     stems = {group: {file.stem for file in files} for group, files in groups.items()}
     pair = [group for group in groups if any(stems[group] & stems[other] for other in groups if other != group)]
     if len(pair) == 2 and cameras[pair[0]] == cameras[pair[1]] and len(groups) == 2 and all(pair):
-        raise LabelError(
-            f"{root}: {pair[0]!r} and {pair[1]!r} hold images of equal names, and it is not known which are infrared: "
-            f"give --rgb {pair[0]} --ir {pair[1]}, or the other way round"
+        one, other = (groups[group][0].parent for group in pair)
+        named = f"give --rgb {one} --ir {other}, or the other way round"
+        if not all_coloured.issuperset(pair):
+            raise LabelError(
+                f"{root}: {one!r} and {other!r} hold images of equal names, and it is not known which are infrared: "
+                f"{named}; if one camera took both, move them into a folder of its name, such as thermal"
+            )
+        found.remarks.append(
+            f"{one!r} and {other!r} hold images of equal names, all in colour: taken for two sequences of the RGB "
+            f"camera; if one is a thermal camera in false colour, {named}"
         )
     paired = len(groups) == 2 and len(set(cameras.values())) == 2
 
@@ -240,22 +363,7 @@ def _distinct(images: list[File]) -> list[File]:
     count = Counter((file.split, file.camera, file.name) for file in images)
     return [
         file
-        if count[file.split, file.camera, file.name] == 1
-        else replace(file, name=file.name.removesuffix(file.stem) + file.path.stem)
+        if count[file.split, file.camera, file.name] == 1 or plain_stem(file.path.name) == file.path.stem
+        else replace(file, name=file.name.removesuffix(file.stem) + file.full_stem)
         for file in images
     ]
-
-
-def _split_by_lists(found: Scan) -> None:
-    """Assign splits by `train.txt`, `val.txt` and `test.txt`, lists of images, if no folder shows a split."""
-    if any(file.split for file in found.images):
-        return
-    splits: dict[str, str] = {}
-    for file in found.labels[".txt"]:
-        split = _SPLIT_WORDS.get(file.path.stem.casefold())
-        if split is None:
-            continue
-        lines = read_text(file.path, "list of names", Counter()).splitlines()
-        splits |= {plain_stem(line.replace("\\", "/").split()[0]): split for line in lines if line.strip()}
-    if splits:
-        found.images = [replace(file, split=splits.get(plain_stem(file.path.name))) for file in found.images]

@@ -22,7 +22,8 @@ from spectradino_core.models.perception_checkpoint import (
 from spectradino_core.scenes import BOX_CLASSES
 from spectradino_core.training.recipes import smoke
 from tests.conftest import REPOSITORY
-from tests.core.datasets.own.folders import NAMES, Layout, write_own
+from tests.core.datasets.miniatures import write_image
+from tests.core.datasets.own.folders import NAMES, Layout, colour, write_own
 
 PAGE = REPOSITORY / "docs/own_data.md"
 QUICK = {"finetune": ["--steps", "2", "--batch", "4", "--workers", "0", "--device", "cpu"]}
@@ -188,3 +189,17 @@ def test_bag_of_pairs_skips_images_without_counterpart(here: Path, capsys: pytes
     assert len(truth["images"]) == 2
     assert main([*words, "--out", "u.mcap", "--classes", "forklift"]) == 0
     assert len(json.loads((here / "u.coco.json").read_text())["annotations"]) == 1
+
+
+def test_bag_of_the_reported_split_and_remarks(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = here / "my_data"
+    for folder in ("rgb", "thermal", "labels"):
+        (root / folder / "val").rename(root / folder / "test")
+    for path in (root / "thermal").rglob("*.png"):
+        write_image(path, colour(90))  # false colour
+    assert main(["bag", "make", "--data", "my_data", "--out", "t.mcap"]) == 0
+    printed = capsys.readouterr()
+    assert "3 RGB and 3 IR frames" in printed.out
+    assert "If they are in false colour (a palette such as ironbow), export them in grey" in printed.err
+    assert main(["data", "check", "--data", "my_data"]) == 1
+    assert "are the two folders swapped? If they are in false colour" in capsys.readouterr().out

@@ -10,7 +10,14 @@ import cv2
 import numpy as np
 import pytest
 
-from spectradino_core.data.images import ImageFileError, in_colour, read_colour, read_counts, read_image
+from spectradino_core.data.images import (
+    ImageFileError,
+    exif_orientation,
+    in_colour,
+    read_colour,
+    read_counts,
+    read_image,
+)
 from spectradino_core.data.labels.masks import read_mask
 from spectradino_core.runtime.image_size import MAX_FILE_PIXELS, claimed_size, tiff_tags
 
@@ -143,3 +150,45 @@ def test_headers_that_are_cut_are_no_images(tmp_path, data):
     (tmp_path / "a.png").write_bytes(data)
     with pytest.raises(ImageFileError, match=r"a\.png: "):
         read_image(tmp_path / "a.png", cv2.IMREAD_COLOR)
+
+
+def jpeg_turned(orientation, order="<", before=b""):
+    """Return a JPEG with an EXIF segment."""
+    stored = cv2.imencode(".jpg", np.zeros((8, 16, 3), np.uint8))[1].tobytes()
+    directory = struct.pack(order + "HHHIHHI", 1, 0x112, 3, 1, orientation, 0, 0)
+    exif = b"Exif\0\0" + (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 8) + directory
+    return stored[:2] + before + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + stored[2:]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (jpeg_turned(6), 6),
+        (jpeg_turned(3, ">", b"\xff\xe0\0\4ab"), 3),
+        (jpeg_turned(1), 1),
+        (jpeg_turned(99), 1),
+        (jpeg_turned(6)[:30], 1),
+        (b"\xff\xd8" + b"\xff\xe0\0\2" * 1000, 1),
+        (b"", 1),
+        (b"\x89PNG", 1),
+    ],
+)
+def test_exif_orientation_is_read_and_not_applied(tmp_path, data, expected):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data)
+    assert exif_orientation(path) == expected
+    if expected != 1:
+        assert read_colour(path).shape == (8, 16, 3)
+
+
+def test_messages_name_the_remedy(tmp_path):
+    path = tmp_path / "a.tif"
+    cv2.imwrite(str(path), np.zeros((8, 8), np.float32))
+    with pytest.raises(ImageFileError, match=r"is float32; .*: save its values, such as kelvin \* 100, as uint16"):
+        read_counts(path)
+    cv2.imwrite(str(path), np.zeros((8, 8, 3), np.uint16))
+    with pytest.raises(ImageFileError, match=r"is uint16; .*: convert it \(e.g. mogrify -depth 8\)"):
+        read_colour(path)
+    path.write_bytes(b"\xff\xd8junk")
+    with pytest.raises(ImageFileError, match=r"damaged one; fetch it again, or remove it and run the same"):
+        read_colour(path)

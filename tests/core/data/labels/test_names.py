@@ -40,6 +40,8 @@ def test_a_name_that_several_have_means_none() -> None:
     assert names.find("deep/seq2/a.png") == 2
     assert names.find("rgb/c.jpg") == 4
     assert names.find("rgb/c.bmp") is None
+    nested = ImageNames([("a.png", 1), ("seq1/a.png", 2)], SOURCE)
+    assert [nested.find(path) for path in ("rgb/a.png", "rgb/seq1/a.png")] == [1, 2]
     with pytest.raises(LabelError, match=r"labels.json: lists the image 'a.png' twice"):
         ImageNames([("a.png", 1), ("a.png", 2)], SOURCE)
 

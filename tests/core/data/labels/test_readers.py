@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from spectradino_core.data.images import ImageFileError
 from spectradino_core.data.labels import ImageLabels, LabelError, LabelledObject, boxes_of
 from spectradino_core.data.labels.coco import coco_of
+from spectradino_core.data.labels.cvat import read_cvat
 from spectradino_core.data.labels.masks import mask_of, read_mask
+from spectradino_core.data.labels.objects import OtherFormatError
 from spectradino_core.data.labels.voc import read_voc
 from tests.core.datasets.miniatures import voc_xml
 
@@ -112,6 +114,71 @@ def test_damaged_voc_is_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(LabelError, match=message) as failed:
         read_voc(path)
     assert "bad.xml" in str(failed.value)
+
+
+def test_xml_of_another_format_is_no_voc_file(tmp_path: Path) -> None:
+    (tmp_path / "a.xml").write_text("<CameraInfo><size/></CameraInfo>")
+    with pytest.raises(OtherFormatError, match="a.xml: not VOC, its root is <CameraInfo>"):
+        read_voc(tmp_path / "a.xml")
+
+
+CVAT = """<?xml version="1.0" encoding="utf-8"?>
+<annotations><version>1.1</version><meta><task><labels><label><name>car</name></label></labels></task></meta>
+<image id="0" name="rgb/a.png" width="40" height="32">{}</image>
+<image id="1" name="rgb\\b.png" width="40" height="32"><tag label="night"/></image></annotations>"""
+
+
+@pytest.mark.parametrize(
+    ("shape", "corners"),
+    [
+        ('<box label="person" xtl="1" ytl="2" xbr="11" ybr="6"/>', (1, 2, 11, 6)),
+        ('<box label="person" xtl="1" ytl="2" xbr="11" ybr="6" rotation="90"/>', (4, -1, 8, 9)),
+        ('<polygon label="person" points="1.0,2.0;11.0,3.0;5.0,6.0"/>', (1, 2, 11, 6)),
+        ('<ellipse label="person" cx="6" cy="4" rx="5" ry="2" rotation="90"/>', (4, -1, 8, 9)),
+        ('<mask label="person" rle="1" left="1" top="2" width="10" height="4"/>', (1, 2, 11, 6)),
+        ('<points label="person" points="1,2"/>', None),
+    ],
+)
+def test_shapes_of_cvat(tmp_path: Path, shape: str, corners: tuple[float, ...] | None) -> None:
+    path = tmp_path / "annotations.xml"
+    path.write_text(CVAT.format(shape))
+    found = read_cvat(path)
+    assert [(image.name, image.size) for image in found.images] == [("rgb/a.png", (40, 32)), ("rgb/b.png", (40, 32))]
+    objects = found.images[0].labels.objects
+    assert [(one.name, one.corners) for one in objects] == ([("person", pytest.approx(corners))] if corners else [])
+    assert found.notes == ({} if corners else {"other_shapes": 1})
+    assert found.classes == (("car", "person") if corners else ("car",))
+    assert found.images[1].labels.objects == []
+
+
+def test_damaged_or_other_cvat_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "annotations.xml"
+    for shape in (
+        '<box label="a" xtl="nan" ytl="2" xbr="3" ybr="4"/>',
+        '<box xtl="1" ytl="2" xbr="3" ybr="4"/>',
+        "<x/>",
+    ):
+        path.write_text(CVAT.format(shape.replace("<x/>", '<polygon label="a" points="1;2"/>')))
+        with pytest.raises(LabelError, match=r"annotations.xml: image 'rgb/a.png' has a (box|polygon) without label"):
+            read_cvat(path)
+    path.write_text("<annotations><track/></annotations>")
+    with pytest.raises(OtherFormatError, match="not 'CVAT for images'"):
+        read_cvat(path)
+
+
+def test_polygons_of_coco_are_boxes_around_them() -> None:
+    data = {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "annotations": [
+            {"id": 3, "image_id": 1, "category_id": 1, "segmentation": [[1, 2, 11, 3, 5, 6], [20, 1, 21, 2, 20, 4]]}
+        ],
+        "categories": [{"id": 1, "name": "car"}],
+    }
+    assert coco_of(Path("a.json"), data, Counter()).images[0].labels.objects == [LabelledObject("car", (1, 1, 21, 6))]
+    for damaged in ([], [[]], ["ab"], [[1, None]], {"counts": "a", "size": [1, 2]}):
+        data["annotations"][0]["segmentation"] = damaged  # type: ignore[index]
+        with pytest.raises(LabelError, match="annotation 3 has no bbox .* and no polygon: .*; add one or remove"):
+            coco_of(Path("a.json"), data, Counter())
 
 
 def indexed_png(path: Path, numbers: np.ndarray, palette: np.ndarray, bits: int = 8, kind: int = 3) -> None:

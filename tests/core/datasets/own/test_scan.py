@@ -1,0 +1,153 @@
+"""Cameras and images of own folders: by folder, file name, colour or option; what is not used is reported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spectradino_core.data.labels import LabelError
+from spectradino_core.datasets.own import open_own
+from spectradino_core.modality import Modality
+from tests.core.datasets.miniatures import voc_xml, write_image
+from tests.core.datasets.own.folders import NAMES, SIZE, colour, grey, objects_of, write_coco, write_yolo
+
+ONE = {"rgb only": 1}
+PAIR = {"pairs": 1}
+
+
+def write(root: Path, rgb: str, thermal: str, label: str, count: int = 2, small: bool = False) -> None:
+    """Write images and labels at paths with {}; an empty path writes none."""
+    for number in range(count):
+        if rgb:
+            write_image(root / rgb.format(number), colour(90 + number))
+        if thermal:
+            write_image(root / thermal.format(number), grey(20 + number, (20, 16) if small else SIZE))
+        if label.endswith(".xml"):
+            (root / label).parent.mkdir(parents=True, exist_ok=True)
+            boxes = [(name, tuple(v / 2 for v in box) if small else box) for name, box in objects_of(0)]
+            (root / label.format(number)).write_text(voc_xml(boxes, (20, 16) if small else SIZE))  # type: ignore[arg-type]
+        elif label:
+            write_yolo(root / label.format(number), objects_of(0))
+    (root / "classes.txt").write_text("\n".join(NAMES))
+
+
+@pytest.mark.parametrize(
+    ("rgb", "thermal", "label", "band"),
+    [
+        ("images/{}_rgb.jpg", "images/{}_ir.jpg", "labels/{}_rgb.txt", Modality.LWIR),
+        ("images/{}_RGB.jpg", "images/{}_PreviewData.jpeg", "xml/{}_PreviewData.xml", Modality.LWIR),
+        ("images/{}_co.png", "images/{}_nir.png", "labels/{}.txt", Modality.NIR),
+        ("images/{}-visible.png", "images/{}-SWIR.png", "labels/{}-swir.txt", Modality.SWIR),
+        ("images/{}.png", "images/{}_thermal.png", "images/{}.txt", Modality.LWIR),
+        ("rgb/{}_rgb.jpg", "thermal/{}_thermal.png", "labels/{}_thermal.txt", Modality.LWIR),
+        ("rgb/{}_color.jpg", "nir/{}.png", "labels/{}_color.txt", Modality.NIR),
+        ("a/{}_color.jpg", "lwir/{}_color.png", "labels/{}_color.txt", Modality.LWIR),
+        ("images/{}_vis_jpg.rf.0a1b2c3d4e.jpg", "images/{}_ir_jpg.rf.1a1b2c3d4e.jpg",
+         "labels/{}_ir_jpg.rf.1a1b2c3d4e.txt", Modality.LWIR),
+        ("thermal_kit/{}_rgb.jpg", "thermal_kit/{}_ir.jpg", "thermal_kit/{}_ir.txt", Modality.LWIR),
+    ],
+)  # fmt: skip
+def test_the_suffix_of_a_name_shows_the_camera(
+    tmp_path: Path, rgb: str, thermal: str, label: str, band: Modality
+) -> None:
+    write(tmp_path, rgb, thermal, label, small=True)
+    own = open_own(tmp_path)
+    assert own.provenance["images"] == {"train": {"pairs": 1}, "val": {"pairs": 1}}
+    assert own.benchmark.infrared is band
+    pairs = own.benchmark.open(tmp_path, "train")
+    sample = pairs.load(pairs[0])
+    assert (sample.rgb.max(), sample.infrared.shape) == (90, (32, 40)) or rgb.endswith("jpg")
+    np.testing.assert_allclose(sample.boxes, [[4, 8, 14, 24], [20, 2, 36, 18]], atol=0.01)
+
+
+def test_coco_of_suffixed_thermal_images_is_in_their_pixels(tmp_path: Path) -> None:
+    write(tmp_path, "images/{}_rgb.png", "images/{}_ir.png", "", small=True)
+    write_coco(tmp_path / "coco.json", [(f"{n}_ir.png", [("car", (1.0, 2.0, 5.0, 6.0))]) for n in range(2)])
+    text = (tmp_path / "coco.json").read_text()
+    (tmp_path / "coco.json").write_text(text.replace('"width": 40, "height": 32', '"license": 0'))
+    pairs = open_own(tmp_path).benchmark.open(tmp_path, "train")
+    np.testing.assert_allclose(pairs.load(pairs[0]).boxes, [[2, 4, 10, 12]])
+
+
+@pytest.mark.parametrize(
+    ("rgb", "thermal", "label", "images", "remark"),
+    [
+        ("rgb/{}.jpg", "thermal/t{}.png", "rgb/{}.txt", ONE, "rgb/1.jpg and thermal/t1.png: each"),
+        ("images/{}_V.jpg", "images/{}_T.jpg", "labels/{}_V.txt", ONE,
+         "2 of 4 images sampled in 'images' are in colour"),
+        ("coco_annotations/images/{}.jpg", "", "labels/{}.txt", ONE, ""),
+        ("annotations_done/{}.jpg", "", "annotations_done/{}.xml", ONE, ""),
+        ("labels/rgb/{}.jpg", "labels/ir/{}.png", "labels/{}.txt", PAIR, ""),
+        ("rgb/{}.jpg", "labels/rgb/{}.png", "labels/{}.txt", ONE, "2 images in folders of labels or masks"),
+        ("rgb/{}.jpg", "gt/{}.png", "gt/{}.txt", ONE, "2 images in folders of labels or masks"),
+        ("rgb/{}.jpg", "ir/{}.pgm", "labels/{}.txt", PAIR, ""),
+    ],
+)  # fmt: skip
+def test_images_are_used_or_reported(
+    tmp_path: Path, rgb: str, thermal: str, label: str, images: dict[str, int], remark: str
+) -> None:
+    write(tmp_path, rgb, thermal, label)
+    own = open_own(tmp_path)
+    assert own.provenance["images"] == {"train": images, "val": images}
+    assert remark in "; ".join(own.remarks)
+
+
+def test_folders_without_usable_images_are_named(tmp_path: Path) -> None:
+    write(tmp_path, "annotations_done/{}.jpg", "", "")
+    with pytest.raises(LabelError, match=r"no images .*; 2 in folders of labels or masks, such as annotations_done"):
+        open_own(tmp_path)
+    (tmp_path / "annotations_done").rename(tmp_path / "rgb")
+    (tmp_path / "thermal").mkdir()
+    for number in range(2):
+        np.save(tmp_path / f"thermal/{number}.npy", grey(9))
+    write_yolo(tmp_path / "labels/0.txt", objects_of(0))
+    assert any("files that are not read: 2 .npy" in remark for remark in open_own(tmp_path).remarks)
+
+
+def test_two_sequences_of_one_camera(tmp_path: Path) -> None:
+    write(tmp_path, "seq1/{}.png", "", "seq1/{}.txt")
+    write(tmp_path, "seq2/{}.png", "", "seq2/{}.txt")
+    own = open_own(tmp_path)
+    assert own.provenance["images"] == {"train": {"rgb only": 3}, "val": {"rgb only": 1}}
+    assert any("taken for two sequences of the RGB camera; if" in remark for remark in own.remarks)
+    write(tmp_path, "", "seq1/{}.png", "")
+    write(tmp_path, "", "seq2/{}.png", "")
+    with pytest.raises(LabelError, match=r"--rgb seq1 --ir seq2, .* if one camera took both, move them into"):
+        open_own(tmp_path)
+    (tmp_path / "thermal").mkdir()
+    for name in ("seq1", "seq2"):
+        (tmp_path / name).rename(tmp_path / "thermal" / name)
+    assert open_own(tmp_path).provenance["images"] == {"train": {"infrared only": 3}, "val": {"infrared only": 1}}
+
+
+@pytest.mark.parametrize("prefix", ["", "./", "my data/", "/"])
+def test_folders_of_cameras_are_given_by_name_or_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = Path("my data")
+    write(root, "cam_a/{}.png", "x/cam_b/{}.png", "labels/{}.txt")
+    prefix = f"{tmp_path}/my data/" if prefix == "/" else prefix
+    own = open_own(root, rgb_folder=f"{prefix}x/cam_b/", infrared_folder=f"{prefix}cam_a")
+    assert own.benchmark.open(root, "train")[0].rgb == root / "x/cam_b/0.png"
+    with pytest.raises(LabelError, match=r"no folder named 'cam_c' holds images; choose from cam_a, x/cam_b"):
+        open_own(root, rgb_folder="cam_c")
+    with pytest.raises(LabelError, match=r"--rgb and --ir name the same folder"):
+        open_own(root, rgb_folder=f"{prefix}cam_a", infrared_folder="cam_a/")
+
+
+@pytest.mark.parametrize(("folder", "remark"), [("test_track", True), ("train2017", False), ("val_thermal_day", False)])
+def test_a_split_in_a_part_of_a_name_is_reported(tmp_path: Path, folder: str, remark: bool) -> None:
+    write(tmp_path, "", f"{folder}/{{}}.png", f"{folder}/{{}}.txt")
+    found = [text for text in open_own(tmp_path).remarks if "is taken for the split" in text]
+    assert found == ([f"the folder {folder!r} is taken for the split test: rename it if it is not"] if remark else [])
+
+
+def test_images_stored_turned_are_counted(tmp_path: Path) -> None:
+    write(tmp_path, "rgb/{}.jpg", "", "labels/{}.txt")
+    path = tmp_path / "rgb/1.jpg"
+    exif = b"\xff\xe1\0\x22Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0"
+    path.write_bytes(path.read_bytes()[:2] + exif + path.read_bytes()[2:])
+    assert any("1 image, such as rgb/1.jpg, with an EXIF orientation" in text for text in open_own(tmp_path).remarks)
