@@ -206,7 +206,7 @@ def _progress(path: Path) -> str:
     """Return the first and last scores on held-out pairs in a log; those of step 0 are the start model's."""
     rows = [row for row in read_log(path) if any(name.startswith("val_") for name in row)]
     if not rows:
-        return "no scores, since no pairs are held out"
+        return "no scores, since no held-out pair has labels"
     first, last = rows[0], rows[-1]
     if first is last:
         scores = [f"{name} {value:.3f}" for name, value in last.items() if name != "step"]
