@@ -89,11 +89,12 @@ def open_own(
         LabelError: there are no images, no labels, or damaged labels; the message names the files.
     """
     root = Path(root)
-    found = scan(root, rgb_folder, infrared_folder)
-    assign_splits(found)
-    band = Modality.parse(infrared) if infrared is not None else found.band or default_band
-    if band is Modality.RGB:
+    chosen = None if infrared is None else Modality.parse(infrared)
+    if chosen is Modality.RGB:
         raise LabelError("the infrared band is lwir, nir or swir, not rgb")
+    found = scan(root, rgb_folder, infrared_folder, chosen)
+    assign_splits(found)
+    band = chosen or found.band or default_band
     labels = Labels(found)
     items = _items(found.images, labels.find)
     if labels.damaged:
@@ -104,8 +105,8 @@ def open_own(
     if len(seen) == 2 and all(len(item.images) == 1 for item in items):
         remarks.append(
             f"no image of one camera pairs with one of the other, such as {seen[RGB]} and {seen[INFRARED]}: each is "
-            "used alone; the images of a pair have the same name, in folders of their cameras (rgb and thermal, or as "
-            "given by --rgb and --ir)"
+            "used alone; the images of a pair have the same name and the same folders besides those of their cameras "
+            "(rgb and thermal, or as given by --rgb and --ir)"
         )
     known = [item for item in items if item.labelled is not None]
     if not known:
@@ -160,7 +161,8 @@ def _items(images: Sequence[File], labels_of: Any) -> list[_Item]:
         known = together[file.split, file.name].setdefault(file.camera, file)
         if known is not file:
             raise LabelError(
-                f"{known.relative} and {file.relative} are two {file.camera} images of one name: rename or remove one"
+                f"{known.relative} and {file.relative} are two {file.camera} images of one name: rename or "
+                "remove one, or choose the camera's folder with --rgb or --ir"
             )
     items = []
     for (split, _), files in sorted(together.items(), key=lambda row: (row[0][0] or "", row[0][1])):

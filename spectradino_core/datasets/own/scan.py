@@ -20,6 +20,7 @@ from spectradino_core.data.labels import LabelError
 from spectradino_core.data.labels.files import name_key, plain_stem, posix_name
 from spectradino_core.files import folder_fault
 from spectradino_core.modality import Modality
+from spectradino_core.text import counted
 
 RGB, INFRARED = "rgb", "infrared"
 SPLITS = ("train", "val", "test")
@@ -31,7 +32,7 @@ SPLIT_WORDS = {
 _RGB_WORDS = frozenset({"rgb", "color", "colour", "visible", "vis", "visual"})
 _BANDS: dict[str, Modality | None] = {
     "nir": Modality.NIR, "swir": Modality.SWIR, "ir": None, "infrared": None, "lwir": Modality.LWIR,
-    "thermal": Modality.LWIR, "fir": Modality.LWIR, "mwir": Modality.LWIR, "tir": Modality.LWIR,
+    "thermal": Modality.LWIR, "fir": Modality.LWIR, "mwir": Modality.LWIR, "mir": Modality.LWIR, "tir": Modality.LWIR,
 }  # fmt: skip
 _CONTAINERS = frozenset({
     "images", "image", "imgs", "img", "jpegimages", "labels", "label", "annotations", "annotation", "anns", "xml",
@@ -43,10 +44,11 @@ _MASK_WORDS = frozenset({
 })  # fmt: skip
 _IMAGE_WORDS = frozenset({"images", "image", "imgs", "img", "jpegimages"})
 _LABELS = (".json", ".xml", ".txt", ".yaml", ".yml", ".names")
-_SUFFIX = re.compile(
-    r"(?P<stem>.+)[_-](?P<camera>rgb|visible|vis|colou?r|co|ir|thermal|lwir|nir|swir|infrared|previewdata)"
+_CAMERA_WORDS = "|".join(sorted(_RGB_WORDS | _BANDS.keys()))
+_IN_STEM = re.compile(  # "co" of VEDAI is the RGB camera, "previewdata" of FLIR the thermal one
+    rf"(?:(?P<before>.+)[\W_])?(?P<camera>{_CAMERA_WORDS}|(?:co|previewdata)$)(?:[\W_](?P<after>.+))?"
 )
-_SUFFIX_BANDS = {**_BANDS, "previewdata": Modality.LWIR}  # of FLIR; "co" of VEDAI is the RGB camera
+_STEM_BANDS = {**_BANDS, "previewdata": Modality.LWIR}
 _UNREAD = frozenset({
     ".arw", ".avif", ".bin", ".dng", ".exr", ".fff", ".gif", ".hdr", ".heic", ".heif", ".jfif", ".jp2", ".jxl", ".mat",
     ".npy", ".npz", ".pfm", ".raw", ".seq",
@@ -63,9 +65,10 @@ class File:
     Attributes:
         relative: path relative to the root, with forward slashes.
         split, camera: one of `SPLITS`, and RGB or INFRARED; None: not in the path.
-        name: the other folders and the stem, as `name_key`, with Roboflow's renaming undone and without the camera's
-            suffix.
-        folders: those other folders in lower case, also if the name was shortened; they relate labels to images.
+        name: the other folders and the stem, as `name_key`, with Roboflow's renaming undone and without the camera.
+        folders: those other folders in lower case; they relate labels to images.
+        recording: `folders` without what describes the camera's folder, such as "16bit" of "thermal_16bit".
+        band: word of the path that shows the infrared band.
     """
 
     path: Path
@@ -74,6 +77,8 @@ class File:
     camera: str | None
     name: str
     folders: tuple[str, ...] = ()
+    recording: tuple[str, ...] = ()
+    band: str | None = None
 
     @property
     def stem(self) -> str:
@@ -108,13 +113,16 @@ class Scan:
     remarks: list[str] = field(default_factory=list)
 
 
-def scan(root: Path, rgb: str | None = None, infrared: str | None = None) -> Scan:
+def scan(root: Path, rgb: str | None = None, infrared: str | None = None, band: Modality | None = None) -> Scan:
     """Search a folder; symbolic links in it are followed.
 
-    `rgb` and `infrared` are folders of the two cameras, if their names do not show the camera.
+    Args:
+        root: the folder.
+        rgb, infrared: folders of the two cameras, if their names do not show the camera.
+        band: the infrared band to use, if the folder holds several.
 
     Raises:
-        LabelError: no such folder, it holds no images, or the camera of some images is ambiguous.
+        LabelError: no such folder, it holds no images, or the camera or band of some images is ambiguous.
     """
     if fault := folder_fault(root):
         raise LabelError(fault)
@@ -125,7 +133,6 @@ def scan(root: Path, rgb: str | None = None, infrared: str | None = None) -> Sca
     if rgb is not None and infrared is not None and len(given) < 2:
         raise LabelError(f"--rgb and --ir name the same folder, {rgb}: give one for each camera")
     found = Scan()
-    bands: set[Modality] = set()
     masks: list[File] = []
     doubtful: list[File] = []
     unread: Counter[str] = Counter()
@@ -137,14 +144,13 @@ def scan(root: Path, rgb: str | None = None, infrared: str | None = None) -> Sca
         unread[ending] += ending in _UNREAD
         if ending not in IMAGE_ENDINGS + _LABELS:
             continue
-        file, band, mask = _described(path, parts, ending in IMAGE_ENDINGS, given, partial_splits)
+        file, mask = _described(path, parts, ending in IMAGE_ENDINGS, given, partial_splits)
         if ending not in IMAGE_ENDINGS:
             found.labels[".yaml" if ending == ".yml" else ending].append(file)
         elif mask == "yes" and path.with_suffix("") not in labelled:
             masks.append(file)
         else:
             (found.images if mask == "no" else doubtful).append(file)
-            bands |= set() if band is None else {band}
     # Masks may lie in labels/rgb and have labels beside them: they have the names of other images.
     known = {(file.split, file.stem, camera) for file in found.images for camera in (file.camera, None)}
     for file in doubtful:
@@ -172,13 +178,13 @@ def scan(root: Path, rgb: str | None = None, infrared: str | None = None) -> Sca
             folders = list(dict.fromkeys(file.parent or "." for file in found.images))
             shown = ", ".join(folders[:8]) + (", .." if len(folders) > 8 else "")
             raise LabelError(f"{root}: no folder named {folder!r} holds images; choose from {shown}")
-    bands |= _read_suffixes(found, not given)
-    if len(bands) > 1:
-        names = " and ".join(sorted(band.name for band in bands))
-        raise LabelError(f"{root}: holds images of {names}; a model takes one infrared band: name its folder")
-    found.band = next(iter(bands), None)
+    unnamed = {file.relative for file in found.images if file.camera is None}
+    _read_stems(found, not given)
+    _choose_band(root, found, infrared, band)
+    recognised = {file.relative for file in found.images if file.camera is None}
     _assign_cameras(root, found)
-    found.images = _distinct(_two_folders(found.images))
+    _drop_camera_folders(found, unnamed, recognised)
+    found.images = _distinct(_named(found))
     return found
 
 
@@ -214,35 +220,40 @@ def _below(root: Path, folder: str) -> str:
 
 def _described(
     path: Path, parts: Sequence[str], is_image: bool, given: Mapping[str, str], partial_splits: dict[str, str]
-) -> tuple[File, Modality | None, str]:
-    """Return the file, its band and whether an image is a mask, "yes", "no" or "doubtful".
+) -> tuple[File, str]:
+    """Return the file and whether an image is a mask, "yes", "no" or "doubtful".
 
     `partial_splits` gets folders whose name holds a split among other words.
     """
     split = camera = band = None
-    rest: list[str] = []
+    folders: list[str] = []
+    recording: list[str] = []
     mask = "no"
     for i, part in enumerate(parts):
         words = _WORD.findall(name_key(part))
-        explicit = given.get(name_key(part)) or given.get(name_key("/".join(parts[: i + 1])))
-        bands = [_BANDS[word] for word in words if word in _BANDS]
+        by_path = given.get(name_key("/".join(parts[: i + 1])))
+        explicit = by_path or given.get(name_key(part))
+        bands = [word for word in words if word in _BANDS]
         if explicit:
-            camera, band, mask = explicit, bands[0] if bands and explicit == INFRARED else None, "no"
+            camera, mask = explicit, "no"
+            recording = [] if by_path else recording
+            band = next(iter(bands), band) if explicit == INFRARED else None
             continue
-        is_named_rgb = RGB not in given.values() and any(word in _RGB_WORDS for word in words)
-        is_named_infrared = INFRARED not in given.values() and bool(bands)
-        shows_camera = is_named_rgb != is_named_infrared
-        if shows_camera:  # "rgb_thermal_pairs" shows neither; deeper folders take precedence
-            camera, band = (RGB, None) if is_named_rgb else (INFRARED, bands[0])
+        names_rgb = not _RGB_WORDS.isdisjoint(words)
+        named = None if names_rgb == bool(bands) else RGB if names_rgb else INFRARED
+        if named is not None:  # "rgb_thermal_pairs" shows neither; deeper folders take precedence
+            band = bands[0] if bands else None
+        shows_camera = named is not None and named not in given.values()
+        camera = named if shows_camera else camera
         # Images in a folder of labels are masks, which would pass for infrared images because they are grey.
         if not _MASK_WORDS.isdisjoint(words) and _IMAGE_WORDS.isdisjoint(words):
             mask = "yes"
         elif mask == "yes" and (shows_camera or not _IMAGE_WORDS.isdisjoint(words)):
             mask = "doubtful"
-        # Other words of a folder's name, such as the day of "thermal_day", are part of the item's name.
-        known = SPLIT_WORDS.keys() | _CONTAINERS | (_RGB_WORDS | _BANDS.keys() if shows_camera else set())
-        kept = [word for word in words if word not in known]
-        rest += [name_key(part)] if len(kept) == len(words) else ["_".join(kept)] if kept else []
+        kept = _other_words(words, shows_camera)
+        rest = [name_key(part)] if len(kept) == len(words) else ["_".join(kept)] if kept else []
+        folders += rest
+        recording += [] if shows_camera else rest
         stated = next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
         split = stated or split
         if stated and is_image and not shows_camera and any(len(word) > 2 and word.isalpha() for word in kept):
@@ -251,51 +262,103 @@ def _described(
         for word in _WORD.findall(path.stem.casefold()) if path.suffix.lower() == ".json" else ():
             split = split or SPLIT_WORDS.get(word)
             camera = camera or (RGB if word in _RGB_WORDS else INFRARED if word in _BANDS else None)
-    name = "/".join((*rest, name_key(plain_stem(path.name))))
-    return File(path, "/".join((*parts, path.name)), split, camera, name, tuple(rest)), band, mask
+            band = band or (word if word in _BANDS else None)
+    name = "/".join((*folders, name_key(plain_stem(path.name))))
+    relative = "/".join((*parts, path.name))
+    return File(path, relative, split, camera, name, tuple(folders), tuple(recording), band), mask
 
 
-def _read_suffixes(found: Scan, decide: bool) -> set[Modality]:
+def _other_words(words: Sequence[str], shows_camera: bool) -> list[str]:
+    """Return the words of a folder's name besides split, container and camera, such as the day of `thermal_day`."""
+    known = SPLIT_WORDS.keys() | _CONTAINERS | (_RGB_WORDS | _BANDS.keys() if shows_camera else set())
+    return [word for word in words if word not in known]
+
+
+def other_folders(parts: Sequence[str]) -> tuple[str, ...]:
+    """Return `File.folders` of a path of any machine, from its folders as `name_key`."""
+    return _described(Path("x"), parts, False, {}, {})[0].folders
+
+
+def _read_stems(found: Scan, decide: bool) -> None:
     """Take the camera from stems such as `0001_rgb` and remove it, in folders where half of the images have one.
 
     Args:
         found: its images and labels are replaced.
-        decide: the suffix may give the camera; otherwise the user has.
-
-    Returns:
-        The infrared bands of the suffixes.
+        decide: the stem may give the camera; otherwise the user has.
     """
     folders: dict[str, dict[File, re.Match[str]]] = defaultdict(dict)
     for file in found.images:
-        if match := _SUFFIX.fullmatch(file.stem):
+        if match := _IN_STEM.fullmatch(file.stem):
             folders[file.parent][file] = match
     total = Counter(file.parent for file in found.images)
     changed: dict[File, File] = {}
-    bands: set[Modality | None] = set()
     for folder, matches in folders.items():
         if 2 * len(matches) < total[folder]:
             continue
-        of = {file: INFRARED if match["camera"] in _SUFFIX_BANDS else RGB for file, match in matches.items()}
+        of = {file: INFRARED if match["camera"] in _STEM_BANDS else RGB for file, match in matches.items()}
         is_mixed = len(set(of.values())) == 2  # otherwise the folder's name knows better
         for file, match in matches.items():
-            camera = of[file] if decide and (file.camera is None or is_mixed) else file.camera
-            if camera == INFRARED != file.camera:
-                bands.add(_SUFFIX_BANDS[match["camera"]])
-            changed[file] = replace(file, camera=camera, name=_without_suffix(file, match))
-    cameras: dict[str, set[str | None]] = defaultdict(set)
+            image = replace(file, name=_without_camera(file, match))
+            if decide and (file.camera is None or is_mixed):
+                word = match["camera"] if _STEM_BANDS.get(match["camera"]) else file.band
+                image = replace(image, camera=of[file], band=word if of[file] == INFRARED else None)
+            changed[file] = image
+    named: dict[str, set[tuple[str | None, str | None]]] = defaultdict(set)
     for file, image in changed.items():
-        cameras[file.full_stem].add(image.camera)
+        named[file.full_stem].add((image.camera, image.band))
     found.images = [changed.get(file, file) for file in found.images]
     for ending in (".xml", ".txt"):
         for i, file in enumerate(found.labels[ending]):
-            if (named := cameras.get(file.full_stem)) and (match := _SUFFIX.fullmatch(file.stem)):
-                camera = next(iter(named)) if len(named) == 1 and file.camera is None else file.camera
-                found.labels[ending][i] = replace(file, camera=camera, name=_without_suffix(file, match))
-    return {band for band in bands if band is not None}
+            if (shown := named.get(file.full_stem)) and (match := _IN_STEM.fullmatch(file.stem)):
+                if len(shown) == 1 and file.camera is None:
+                    camera, band = next(iter(shown))
+                    file = replace(file, camera=camera, band=band)
+                found.labels[ending][i] = replace(file, name=_without_camera(file, match))
 
 
-def _without_suffix(file: File, match: re.Match[str]) -> str:
-    return file.name.removesuffix(file.stem) + match["stem"]
+def _without_camera(file: File, match: re.Match[str]) -> str:
+    return file.name.removesuffix(file.stem) + "_".join(filter(None, (match["before"], match["after"])))
+
+
+def _choose_band(root: Path, found: Scan, folder: str | None, band: Modality | None) -> None:
+    """Find the infrared band, and remove images and labels of others, if `folder` (--ir) or `band` (--band) names it.
+
+    Raises:
+        LabelError: several bands, and none is chosen.
+    """
+    infrared = [file for file in found.images if file.camera == INFRARED]
+    words = {file.band for file in infrared if file.band}
+    bands = {one for word in words if (one := _STEM_BANDS[word])}
+    other_words: set[str] = set()
+    others: set[File] = set()
+    if folder is not None:  # other infrared folders are not that camera's, such as MIR beside FIR
+        own = {part for file in infrared for part in file.parent.split("/")}
+        other_words = {
+            file.band for files in (found.images, *found.labels.values()) for file in files if file.band
+        } - words
+        others = {file for file in found.images if file.band and file.camera is None and own.isdisjoint(_showing(file))}
+    elif len(bands) > 1 and band in bands:
+        other_words = {word for word in words if _STEM_BANDS[word] not in (None, band)}
+        others = {file for file in infrared if file.band in other_words}
+        bands = {band}
+    if len(bands) > 1:
+        names = " and ".join(sorted(one.name for one in bands))
+        raise LabelError(
+            f"{root}: holds images of {names}; a model takes one infrared band: name its folder with --ir, or the band "
+            "of suffixes or folders with --band"
+        )
+    found.band = next(iter(bands), None)
+    if others:
+        example = min(file.relative for file in others)
+        found.remarks.append(f"{counted(len(others), 'image')} of another infrared camera, such as {example}, skipped")
+        found.images = [file for file in found.images if file not in others]
+        for files in found.labels.values():
+            files[:] = [file for file in files if file.band not in other_words]
+
+
+def _showing(file: File) -> list[str]:
+    """Return the folders of an image that show its infrared band."""
+    return [part for part in file.parent.split("/") if file.band in _WORD.findall(name_key(part))]
 
 
 def _assign_cameras(root: Path, found: Scan) -> None:
@@ -308,6 +371,7 @@ def _assign_cameras(root: Path, found: Scan) -> None:
         return
     cameras: dict[str, str] = {}
     all_coloured: set[str] = set()
+    remarks: dict[str, list[str]] = defaultdict(list)
     for group, files in groups.items():
         # At random: cameras may alternate in the order of names.
         sampled = Random(0).sample(files, min(len(files), _COLOUR_SAMPLES))
@@ -317,12 +381,15 @@ def _assign_cameras(root: Path, found: Scan) -> None:
         folders = {file.parent for file in files}
         shown = (group if len(folders) > 1 else "") or files[0].parent or root.name
         kind = "RGB, because they are in colour" if cameras[group] == RGB else "infrared, because they are grey"
-        found.remarks.append(f"the images in {shown!r} are taken for {kind}; --rgb and --ir name folders otherwise")
+        remarks[f"are taken for {kind}; --rgb and --ir name folders otherwise"].append(f"the images in {shown!r}")
         if 0 < coloured < len(sampled):
-            found.remarks.append(
-                f"{coloured} of {len(sampled)} images sampled in {shown!r} are in colour, the others are grey: if they "
-                "are of two cameras, put those of each into a folder of its own"
-            )
+            remarks[
+                "are in colour, the others are grey: if they are of two cameras, put those of each into a folder of "
+                "its own"
+            ].append(f"{coloured} of {len(sampled)} images sampled in {shown!r}")
+    for text, of in remarks.items():
+        more = f" (and of {counted(len(of) - 1, 'other folder')})" if len(of) > 1 else ""
+        found.remarks.append(f"{of[0]}{more} {text}")
     stems = {group: {file.stem for file in files} for group, files in groups.items()}
     pair = [group for group in groups if any(stems[group] & stems[other] for other in groups if other != group)]
     if len(pair) == 2 and cameras[pair[0]] == cameras[pair[1]] and len(groups) == 2 and all(pair):
@@ -337,25 +404,73 @@ def _assign_cameras(root: Path, found: Scan) -> None:
             f"{one!r} and {other!r} hold images of equal names, all in colour: taken for two sequences of the RGB "
             f"camera; if one is a thermal camera in false colour, {named}"
         )
-    paired = len(groups) == 2 and len(set(cameras.values())) == 2
-
-    def assigned(file: File) -> File:
-        if file.camera is not None:
-            return file
-        camera = cameras[file.name.rpartition("/")[0]]
-        return replace(file, camera=camera, name=file.stem if paired else file.name)
-
-    found.images = [assigned(file) for file in found.images]
+    found.images = [
+        file if file.camera else replace(file, camera=cameras[file.name.rpartition("/")[0]]) for file in found.images
+    ]
 
 
-def _two_folders(images: list[File]) -> list[File]:
-    """Remove the folder from images' names if each camera of the split has only one folder."""
-    folders: dict[tuple[str | None, str | None], set[str]] = defaultdict(set)
-    for file in images:
-        folders[file.split, file.camera].add(file.name.rpartition("/")[0])
+def _drop_camera_folders(found: Scan, unnamed: set[str], recognised: set[str]) -> None:
+    """Remove from recordings the folder of a camera which its name does not show.
 
-    plain = {split for split, _ in folders if all(len(folders.get((split, one), ())) == 1 for one in (RGB, INFRARED))}
-    return [replace(file, name=file.stem) if file.split in plain else file for file in images]
+    It is the deepest that holds images of one camera only, if the other camera has images without it.
+
+    Args:
+        found: its images are replaced.
+        unnamed, recognised: images whose folders do not show the camera; those of them whose colours do.
+    """
+    cameras: dict[str, set[str | None]] = defaultdict(set)
+    for file in found.images:
+        for part in file.folders:
+            cameras[part].add(file.camera)
+
+    def recording(file: File) -> tuple[str, ...]:
+        own = [i for i, part in enumerate(file.folders) if len(cameras[part]) == 1][-1:]
+        return tuple(part for i, part in enumerate(file.folders) if i not in own)
+
+    known = {
+        (file.camera, recording(file) if file.relative in recognised else file.recording)
+        for file in found.images
+        if file.relative in recognised or file.relative not in unnamed
+    }
+    found.images = [
+        replace(file, recording=recording(file))
+        if file.relative in unnamed and (RGB if file.camera == INFRARED else INFRARED, recording(file)) in known
+        else file
+        for file in found.images
+    ]
+
+
+def _named(found: Scan) -> list[File]:
+    """Name images by their recording; by all folders if that distinguishes images of a camera, or both have these."""
+    groups: dict[tuple[str | None, tuple[str, ...]], list[File]] = defaultdict(list)
+    for file in found.images:
+        groups[file.split, file.recording].append(file)
+    short: set[tuple[str | None, tuple[str, ...]]] = set()
+    remarks: dict[str, list[str]] = defaultdict(list)
+    for key, files in groups.items():
+        recording = key[1]
+        folders = {camera: {file.folders for file in files if file.camera == camera} for camera in (RGB, INFRARED)}
+        both = folders[RGB] & folders[INFRARED]
+        named = {(file.camera, file.stem): file.relative for file in files}
+        is_distinct = len(named) == len({(file.camera, file.stem, file.folders) for file in files})
+        if is_distinct and both <= {recording}:
+            short.add(key)
+        pair = next(
+            (f"{named[RGB, s]} and {path}" for (_, s), path in named.items() if path != named.get((RGB, s), path)), ""
+        )
+        if key not in short and pair and not both:
+            remarks[
+                "not paired, as one camera has several images of that name: choose its folder by --rgb or --ir"
+            ].append(pair)
+        elif key in short and pair and recording not in folders[RGB] | folders[INFRARED]:
+            remarks[
+                "taken for pairs: if they are of different recordings, move them into folders with other names"
+            ].append(pair)
+    found.remarks += [f"images of one name, such as {pairs[0]}, are {text}" for text, pairs in remarks.items()]
+    return [
+        replace(file, name="/".join((*file.recording, file.stem))) if (file.split, file.recording) in short else file
+        for file in found.images
+    ]
 
 
 def _distinct(images: list[File]) -> list[File]:

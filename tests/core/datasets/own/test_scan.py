@@ -25,7 +25,7 @@ def write(root: Path, rgb: str, thermal: str, label: str, count: int = 2, small:
         if thermal:
             write_image(root / thermal.format(number), grey(20 + number, (20, 16) if small else SIZE))
         if label.endswith(".xml"):
-            (root / label).parent.mkdir(parents=True, exist_ok=True)
+            (root / label.format(number)).parent.mkdir(parents=True, exist_ok=True)
             boxes = [(name, tuple(v / 2 for v in box) if small else box) for name, box in objects_of(0)]
             (root / label.format(number)).write_text(voc_xml(boxes, (20, 16) if small else SIZE))  # type: ignore[arg-type]
         elif label:
@@ -47,6 +47,11 @@ def write(root: Path, rgb: str, thermal: str, label: str, count: int = 2, small:
         ("images/{}_vis_jpg.rf.0a1b2c3d4e.jpg", "images/{}_ir_jpg.rf.1a1b2c3d4e.jpg",
          "labels/{}_ir_jpg.rf.1a1b2c3d4e.txt", Modality.LWIR),
         ("thermal_kit/{}_rgb.jpg", "thermal_kit/{}_ir.jpg", "thermal_kit/{}_ir.txt", Modality.LWIR),
+        ("images/{}_visual.jpg", "images/{}_tir.jpg", "images/{}_tir.txt", Modality.LWIR),
+        ("images/rgb_{}.jpg", "images/thermal_{}.jpg", "labels/rgb_{}.txt", Modality.LWIR),
+        ("images/cam_rgb_{}.jpg", "images/cam_nir_{}.jpg", "images/cam_nir_{}.txt", Modality.NIR),
+        ("{}/rgb.jpg", "{}/mwir.jpg", "{}/rgb.txt", Modality.LWIR),
+        ("{}/VIS.jpg", "{}/SWIR.jpg", "labels/{}/SWIR.txt", Modality.SWIR),
     ],
 )  # fmt: skip
 def test_the_suffix_of_a_name_shows_the_camera(
@@ -151,3 +156,67 @@ def test_images_stored_turned_are_counted(tmp_path: Path) -> None:
     exif = b"\xff\xe1\0\x22Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0"
     path.write_bytes(path.read_bytes()[:2] + exif + path.read_bytes()[2:])
     assert any("1 image, such as rgb/1.jpg, with an EXIF orientation" in text for text in open_own(tmp_path).remarks)
+
+
+@pytest.mark.parametrize(
+    ("folders", "paired", "remark"),
+    [
+        (("day/rgb", "night/thermal"), False, "day/rgb/0.png and night/thermal/0.png: each is used alone"),
+        (("day/cam_a", "night/cam_ir"), False, "each is used alone"),
+        (("a/rgb", "b/rgb", "a/thermal_16bit", "b/thermal_16bit"), True, ""),
+        (("a/vi", "b/vi", "a/ir", "b/ir"), True, "(and of 1 other folder) are taken for RGB"),
+        (("cam_a/1", "cam_a/2", "cam_ir/1", "cam_ir/2"), True, ""),
+        (("rgb_day", "rgb_night", "thermal_day", "thermal_night"), True, ""),
+        (("1/rgb_left", "2/rgb_left", "1/ir_right", "2/ir_right"), True, "ir_right/0.png, are taken for pairs: if"),
+        (("s1", "s2", "thermal/s1", "thermal/s2"), True, ""),
+        (("rgb", "thermal_8bit", "thermal_16bit"), False, "not paired, as one camera has several images of that name"),
+    ],
+)
+def test_only_folders_of_cameras_may_differ_in_a_pair(
+    tmp_path: Path, folders: tuple[str, ...], paired: bool, remark: str
+) -> None:
+    for folder in folders:
+        write_image(tmp_path / folder / "0.png", grey(20) if "ir" in folder or "thermal" in folder else colour(90))
+        write_yolo(tmp_path / folder / "0.txt", objects_of(0))
+    (tmp_path / "classes.txt").write_text("\n".join(NAMES))
+    own = open_own(tmp_path)
+    kinds = {kind for split in own.provenance["images"].values() for kind in split}
+    assert kinds == ({"pairs"} if paired else {"rgb only", "infrared only"})
+    assert remark in "; ".join(own.remarks)
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "infrared", "band"),
+    [
+        (("RGB/{}", "FIR/{}", "MIR/{}", "NIR/{}"), {"infrared_folder": "FIR"}, "FIR/0.png", Modality.LWIR),
+        (("RGB/{}", "FIR/{}", "MIR/{}", "NIR/{}"), {"infrared_folder": "NIR"}, "NIR/0.png", Modality.NIR),
+        (("RGB/{}", "FIR/{}", "MIR/{}", "NIR/{}"), {"infrared": "nir"}, "NIR/0.png", Modality.NIR),
+        (("rgb/{}", "ir_16/{}", "ir_8/{}"), {"infrared_folder": "ir_8"}, "ir_8/0.png", Modality.LWIR),
+        (("x/{}_rgb", "x/{}_lwir", "x/{}_nir"), {"infrared": "nir"}, "x/0_nir.png", Modality.NIR),
+        (("x/{}_rgb", "x/{}_lwir", "x/{}_nir"), {"infrared": "lwir"}, "x/0_lwir.png", Modality.LWIR),
+        (("x/{}_rgb", "x/{}_lwir", "x/{}_nir"), {}, "LWIR and NIR; .* with --ir, or the band .* with --band", None),
+        (
+            ("RGB/{}", "FIR/{}", "MIR/{}"),
+            {},
+            "FIR/0.png and MIR/0.png are two .*, or choose the camera's .* --ir",
+            None,
+        ),
+    ],
+)
+def test_one_of_several_infrared_cameras_is_used(
+    tmp_path: Path, images: tuple[str, ...], options: dict[str, str], infrared: str, band: Modality | None
+) -> None:
+    for number in range(2):
+        for image in images:
+            write_image(tmp_path / f"{image.format(number)}.png", (colour if "rgb" in image.lower() else grey)(20))
+            write_yolo(tmp_path / f"{image.format(number)}.txt", objects_of(0))
+    write(tmp_path, "", "", "")
+    if band is None:
+        with pytest.raises(LabelError, match=infrared):
+            open_own(tmp_path, **options)  # type: ignore[arg-type]
+        return
+    own = open_own(tmp_path, **options)  # type: ignore[arg-type]
+    assert own.provenance["images"] == {"train": PAIR, "val": PAIR}
+    assert own.benchmark.open(tmp_path, "train")[0].infrared == tmp_path / infrared
+    assert own.benchmark.infrared is band
+    assert any(f"{2 * (len(images) - 2)} images of another infrared camera" in remark for remark in own.remarks)
