@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 from spectradino_core.data.images import IMAGE_ENDINGS
 from spectradino_core.data.labels import LabelError
 from spectradino_core.data.labels.files import name_key, plain_stem, posix_name, read_text
-from spectradino_core.datasets.own.scan import SPLIT_WORDS, File, Scan
+from spectradino_core.datasets.own.scan import SPLIT_WORDS, File, Scan, other_folders
 from spectradino_core.files import FileError, parse_yaml
 from spectradino_core.text import counted
 
@@ -57,8 +57,8 @@ def assign_splits(found: Scan) -> None:
         if len(sources) > 1:
             (first, one), (second, other) = list(sources.items())[:2]
             raise LabelError(
-                f"{file.relative} is listed for {first} in {one} and for {second} in {other}: remove it from one, or "
-                "list images with their folders"
+                f"{file.relative} is listed for {first} in {one} and for {second} in {other}: remove it from one, list "
+                "images with their folders, or keep the lists of one fold only"
             )
         splits |= {_key(file): split for split in sources}
     unlisted = [file for file in unsplit if _key(file) not in splits]
@@ -101,7 +101,11 @@ def _by_lists(found: Scan) -> _Votes:
 
 
 def _by_lines(found: Scan, lines: Sequence[tuple[str, str, str]]) -> _Votes:
-    """Match lines of (text, split, source) by path; by file name if no path fits any image."""
+    """Match lines of (text, split, source) by path; by file name if no path fits any image.
+
+    Raises:
+        LabelError: a line with folders fits images of several recordings.
+    """
     by_stem: dict[str, list[File]] = defaultdict(list)
     for file in found.images:
         for stem in {file.stem, file.full_stem, name_key(plain_stem(file.path.name))}:
@@ -111,11 +115,21 @@ def _by_lines(found: Scan, lines: Sequence[tuple[str, str, str]]) -> _Votes:
         depths: dict[_Key, int] = {}
         lost: dict[str, list[str]] = defaultdict(list)
         for text, split, source in lines:
-            # VOC's lists of one class append 1, 0 or -1, other lists the boxes.
+            # VOC's lists of one class append 1, 0 or -1, other lists the boxes; a path may be relative to its list.
             texts = (text, _VOC_FLAG.sub("", text), text.split()[0])
-            matches = next((rows for one in texts if (rows := _matches(by_stem, one, by_path))), [])
+            paths = [
+                path for one in texts for path in (posixpath.join(posixpath.dirname(source), posix_name(one)), one)
+            ]
+            matches = next((rows for one in paths if (rows := _matches(by_stem, one, by_path))), [])
             if not matches:
                 lost[source].append(text)
+            deepest = max((depth for depth, _ in matches), default=0)
+            likely = {file.recording: file for depth, file in matches if depth == deepest}
+            if len(likely) > 1 and (deepest or not by_path):
+                one, other = (file.relative for file in list(likely.values())[:2])
+                raise LabelError(
+                    f"{source}: {text[:80]!r} may be {one} or {other}: list images with the folders that they have here"
+                )
             for depth, file in matches:
                 key = _key(file)
                 if depth > depths.get(key, -1):  # the more folders are equal, the surer it is
@@ -135,13 +149,21 @@ def _matches(by_stem: dict[str, list[File]], text: str, by_path: bool) -> list[t
     """Return the images that a line may mean, each with the number of equal folders."""
     *folders, name = _parts(text) or ("",)
     is_file = PurePosixPath(name).suffix in IMAGE_ENDINGS
+    other = other_folders(folders)
     found = []
     for file in by_stem.get(name_key(plain_stem(name if is_file else f"{name}.png")), ()):
         own = _parts(file.parent)
-        depth = min(len(folders), len(own)) if by_path else 0
-        if depth == 0 or tuple(folders[-depth:]) == own[-depth:]:
+        if not (by_path and folders and own):
+            found.append((0, file))
+        elif depth := _common_end(tuple(folders), own) or _common_end(other, file.folders):
             found.append((depth, file))
     return found
+
+
+def _common_end(one: tuple[str, ...], other: tuple[str, ...]) -> int:
+    """Return the length of the shorter of two paths if it is the end of the other, else 0."""
+    depth = min(len(one), len(other))
+    return depth if depth and one[-depth:] == other[-depth:] else 0
 
 
 def _by_yaml(found: Scan) -> _Votes:

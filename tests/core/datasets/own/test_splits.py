@@ -48,6 +48,10 @@ def split_of(own: OwnFolder) -> dict[str, str]:
         (SEQUENCES, {"train.txt": "seq1/rgb/0.jpg\nseq1/rgb/1.jpg", "val.txt": "./" + SEQ2}, "ttvv", ""),
         (SEQUENCES, {"train.txt": "/me/x/seq1/rgb/0.jpg\nD:\\x\\seq1\\thermal\\1.png", "val.txt": SEQ2}, "ttvv", ""),
         (SEQUENCES, {"train.txt": "0\n1", "val.txt": SEQ2}, "ttvv", ""),
+        (SEQUENCES, {"train.txt": "/u/seq1/visible/0.jpg\nseq1/lwir/images/1", "val.txt": "seq2/0\nx/seq2/1"}, "ttvv",
+         ""),
+        (SEQUENCES, {"seq1/train.txt": "rgb/0.jpg\nrgb/1.jpg", "seq2/val.txt": "0 1\n1 -1"}, "ttvv", ""),
+        (SEQUENCES, {"train.txt": "seq1/0\nseq1/1\nseq3/0", "val.txt": "seq2/1"}, "tt v", "1 line name no image"),
         (FLAT, {"train.txt": "images/a Köln 0.jpg\nimages/b.0.jpg", "val.txt": "images/a Köln 1.jpg"}, "tvt", ""),
         (FLAT, {"Main/train.txt": "a Köln 0  1\nb.0 -1", "Main/val.txt": "A KÖLN 1"}, "tvt", ""),
         (BATCHES, {"align_train.txt": "c", "align_val.txt": "images/b1/a.jpg"}, "v t", "left out"),
@@ -88,6 +92,13 @@ def test_splits_of_lists_and_yaml(
 def test_an_image_in_two_lists_is_refused(tmp_path: Path) -> None:
     write(tmp_path, SEQUENCES, {"train.txt": "0\n1\n", "lists/val.txt": "0\n"})
     with pytest.raises(LabelError, match=r"0.jpg is listed for train in train.txt and for val in lists/val.txt: rem"):
+        open_own(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["old", "rgb"])
+def test_a_line_that_fits_several_recordings_is_refused(tmp_path: Path, folder: str) -> None:
+    write(tmp_path, SEQUENCES, {"train.txt": f"{folder}/0.jpg\n", "val.txt": f"{folder}/1.jpg\n"})
+    with pytest.raises(LabelError, match=rf"train.txt: '{folder}/0.jpg' may be seq1/.* or seq2/.*: list images"):
         open_own(tmp_path)
 
 
