@@ -198,7 +198,10 @@ class FolderViews:
         self.mask_classes = tuple(folder.mask_classes) if has_masks else ()
         self._rate_hz = rate_hz
         if not self.items:
-            raise BagError(f"{folder.root} has no pairs: give a folder with images of both cameras")
+            raise BagError(
+                f"{folder.root} has no pairs in its split {folder.split!r}: give a folder or --split with images of "
+                "both cameras"
+            )
         sizes = {item.size for item in self.items}
         if size is None and len(sizes) == 1:
             size = sizes.pop()

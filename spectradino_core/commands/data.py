@@ -214,17 +214,21 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _print_report(benchmark: Benchmark, report: SplitReport) -> None:
+    single = sum(not all(item.present) for item in report.pairs or ())
     if report.pairs is None:
         print(f"\n{report.split}")
     else:
         official = benchmark.splits[report.split]
-        print(f"\n{report.split}: {counted(len(report.pairs), 'pair')}{f' ({official} published)' if official else ''}")
+        alone = f", {counted(single, 'image')} of one camera" if single else ""
+        pairs = counted(len(report.pairs) - single, "pair")
+        print(f"\n{report.split}: {pairs}{alone}{f' ({official} published)' if official else ''}")
     if report.formats:
         print(f"  {_formats(report.formats)}")
     if report.subsets:
         print(f"  subsets: {_counts(report.subsets)}")
     if report.boxes:
-        print(f"  boxes: {_counts(report.boxes)}; pairs without any: {report.without_boxes}")
+        kind = "images" if single else "pairs"
+        print(f"  boxes: {_counts(report.boxes)}; {kind} without any: {report.without_boxes}")
     if report.pixels:
         total = sum(report.pixels.values())
         print(f"  pixels: {', '.join(f'{name} {100 * n / total:.2g} %' for name, n in report.pixels.items() if n)}")
@@ -240,7 +244,10 @@ def _counts(counts: Counter[str]) -> str:
 
 def _formats(formats: Counter[str]) -> str:
     """Return sizes and depths, or their number if there are many."""
-    text = "; ".join(f"{name}: {counted(count, 'pair')}" for name, count in formats.most_common(3))
+    text = "; ".join(
+        f"{name}: {counted(count, 'image' if name.endswith('only') else 'pair')}"
+        for name, count in formats.most_common(3)
+    )
     return text if len(formats) <= 3 else f"{len(formats)} sizes: {text}, .."
 
 

@@ -1,8 +1,8 @@
 """Search of a user's folder for images and label files, with camera, split and name from their paths.
 
 Folder names show the camera (`rgb`, `visible_images`, `thermal`, `lwir`, ..) and the split (`train`, `val`, `valid`,
-`test`), at any depth and in any order; other folders are part of an image's name. Images of the two cameras with the
-same name are a pair. If no name shows the camera, grey images are taken for infrared.
+`test`), in any order and up to eight folders deep; other folders are part of an image's name. Images of the two
+cameras with the same name are a pair. If no name shows the camera, grey images are taken for infrared.
 """
 
 from __future__ import annotations
@@ -137,7 +137,9 @@ def scan(root: Path, rgb: str | None = None, infrared: str | None = None, band: 
     doubtful: list[File] = []
     unread: Counter[str] = Counter()
     partial_splits: dict[str, str] = {}
-    files = _walk(root)
+    files, deep = _walk(root)
+    if deep:
+        found.remarks.append(f"folders more than {_MAX_DEPTH} deep, such as {deep[0]}, are not searched: move them up")
     labelled = {path.with_suffix("") for path, _ in files if path.suffix.lower() in (".txt", ".xml", ".json")}
     for path, parts in files:
         ending = path.suffix.lower()
@@ -188,8 +190,12 @@ def scan(root: Path, rgb: str | None = None, infrared: str | None = None, band: 
     return found
 
 
-def _walk(root: Path) -> list[tuple[Path, tuple[str, ...]]]:
-    """List files in order with their folders below the root; visits no folder twice, in spite of links."""
+def _walk(root: Path) -> tuple[list[tuple[Path, tuple[str, ...]]], list[str]]:
+    """List files in order with their folders below the root, and folders that are too deep to be visited.
+
+    No folder is visited twice, in spite of links.
+    """
+    deep: list[str] = []
     found: list[tuple[Path, tuple[str, ...]]] = []
     seen: set[tuple[int, int]] = set()
     todo: list[tuple[Path, tuple[str, ...]]] = [(root, ())]
@@ -197,7 +203,10 @@ def _walk(root: Path) -> list[tuple[Path, tuple[str, ...]]]:
         folder, parts = todo.pop(0)
         try:
             state = folder.stat()
-            if (state.st_dev, state.st_ino) in seen or len(parts) > _MAX_DEPTH:
+            if (state.st_dev, state.st_ino) in seen:
+                continue
+            if len(parts) > _MAX_DEPTH:
+                deep.append("/".join(parts))
                 continue
             seen.add((state.st_dev, state.st_ino))
             with os.scandir(folder) as entries:
@@ -208,7 +217,7 @@ def _walk(root: Path) -> list[tuple[Path, tuple[str, ...]]]:
         todo += [(folder / name, (*parts, name)) for name, is_folder in names if is_folder]
         if len(found) > _MAX_FILES:
             raise LabelError(f"{root}: more than {_MAX_FILES} files; give the data set's own folder")
-    return found
+    return found, deep
 
 
 def _below(root: Path, folder: str) -> str:

@@ -153,6 +153,8 @@ def test_check_names_problems(here: Path, capsys: pytest.CaptureFixture[str]) ->
     printed = capsys.readouterr().out
     assert "train: 1 infrared only, 2 pairs, 1 rgb only" in printed
     assert "classes: person, forklift, car" in printed
+    assert "\ntrain: 2 pairs, 2 images of one camera\n" in printed
+    assert "RGB only: 1 image;" in printed
     assert (here / "sheet.png").stat().st_size > 0
     (here / "my_data/labels/train/0001.txt").write_text("0 0.5 0.5 0 0.1\n1 2.5 0.5 0.1 0.1\n0 0.5 0.5 0.5 0.5\n")
     (here / "my_data/labels/train/0002.txt").unlink()
@@ -189,6 +191,11 @@ def test_bag_of_pairs_skips_images_without_counterpart(here: Path, capsys: pytes
     assert len(truth["images"]) == 2
     assert main([*words, "--out", "u.mcap", "--classes", "forklift"]) == 0
     assert len(json.loads((here / "u.coco.json").read_text())["annotations"]) == 1
+    for path in (here / "my_data/thermal/train").iterdir():
+        path.unlink()
+    capsys.readouterr()
+    assert main([*words, "--out", "v.mcap"]) != 0
+    assert "my_data has no pairs in its split 'train': give a folder or --split with" in capsys.readouterr().err
 
 
 def test_bag_of_the_reported_split_and_remarks(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -150,6 +150,17 @@ def test_a_split_in_a_part_of_a_name_is_reported(tmp_path: Path, folder: str, re
     assert found == ([f"the folder {folder!r} is taken for the split test: rename it if it is not"] if remark else [])
 
 
+def test_folders_that_are_too_deep_are_reported(tmp_path: Path) -> None:
+    deep = "/".join("abcdefgh")
+    write(tmp_path, f"rgb/{deep}/{{}}.png", "", f"rgb/{deep}/{{}}.txt")
+    with pytest.raises(LabelError, match=r"holds no images .*; folders more than 8 deep, such as rgb/a/b/c/d/e/f/g/h,"):
+        open_own(tmp_path)
+    write(tmp_path, f"rgb/{deep[:-2]}/{{}}.png", "", f"rgb/{deep[:-2]}/{{}}.txt")
+    own = open_own(tmp_path)
+    assert own.provenance["images"] == {"train": ONE, "val": ONE}
+    assert any("folders more than 8 deep" in remark for remark in own.remarks)
+
+
 def test_images_stored_turned_are_counted(tmp_path: Path) -> None:
     write(tmp_path, "rgb/{}.jpg", "", "labels/{}.txt")
     path = tmp_path / "rgb/1.jpg"
