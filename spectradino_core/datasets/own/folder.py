@@ -162,7 +162,7 @@ def _items(images: Sequence[File], labels_of: Any) -> list[_Item]:
         if known is not file:
             raise LabelError(
                 f"{known.relative} and {file.relative} are two {file.camera} images of one name: rename or "
-                "remove one, or choose the camera's folder with --rgb or --ir"
+                "remove one, or choose the camera's folder with --rgb or --ir, or without these its band with --band"
             )
     items = []
     for (split, _), files in sorted(together.items(), key=lambda row: (row[0][0] or "", row[0][1])):

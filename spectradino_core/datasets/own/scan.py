@@ -46,7 +46,8 @@ _IMAGE_WORDS = frozenset({"images", "image", "imgs", "img", "jpegimages"})
 _LABELS = (".json", ".xml", ".txt", ".yaml", ".yml", ".names")
 _CAMERA_WORDS = "|".join(sorted(_RGB_WORDS | _BANDS.keys()))
 _IN_STEM = re.compile(  # "co" of VEDAI is the RGB camera, "previewdata" of FLIR the thermal one
-    rf"(?:(?P<before>.+)[\W_])?(?P<camera>{_CAMERA_WORDS}|(?:co|previewdata)$)(?:[\W_](?P<after>.+))?"
+    rf"(?:(?P<before>.+)(?:[\W_]|(?<=\d)))?(?P<camera>{_CAMERA_WORDS}|(?:co|previewdata)$)"
+    r"(?:(?:[\W_]|(?=\d))(?P<after>.+))?"
 )
 _STEM_BANDS = {**_BANDS, "previewdata": Modality.LWIR}
 _UNREAD = frozenset({
@@ -259,7 +260,9 @@ def _described(
             mask = "yes"
         elif mask == "yes" and (shows_camera or not _IMAGE_WORDS.isdisjoint(words)):
             mask = "doubtful"
-        kept = _other_words(words, shows_camera)
+        # Other words of a folder's name, such as the day of "thermal_day", are kept.
+        known = SPLIT_WORDS.keys() | _CONTAINERS | (_RGB_WORDS | _BANDS.keys() if shows_camera else set())
+        kept = [word for word in words if word not in known]
         rest = [name_key(part)] if len(kept) == len(words) else ["_".join(kept)] if kept else []
         folders += rest
         recording += [] if shows_camera else rest
@@ -271,16 +274,10 @@ def _described(
         for word in _WORD.findall(path.stem.casefold()) if path.suffix.lower() == ".json" else ():
             split = split or SPLIT_WORDS.get(word)
             camera = camera or (RGB if word in _RGB_WORDS else INFRARED if word in _BANDS else None)
-            band = band or (word if word in _BANDS else None)
+            band = band or (word if word in _BANDS and camera == INFRARED else None)
     name = "/".join((*folders, name_key(plain_stem(path.name))))
     relative = "/".join((*parts, path.name))
     return File(path, relative, split, camera, name, tuple(folders), tuple(recording), band), mask
-
-
-def _other_words(words: Sequence[str], shows_camera: bool) -> list[str]:
-    """Return the words of a folder's name besides split, container and camera, such as the day of `thermal_day`."""
-    known = SPLIT_WORDS.keys() | _CONTAINERS | (_RGB_WORDS | _BANDS.keys() if shows_camera else set())
-    return [word for word in words if word not in known]
 
 
 def other_folders(parts: Sequence[str]) -> tuple[str, ...]:
@@ -338,18 +335,20 @@ def _choose_band(root: Path, found: Scan, folder: str | None, band: Modality | N
     infrared = [file for file in found.images if file.camera == INFRARED]
     words = {file.band for file in infrared if file.band}
     bands = {one for word in words if (one := _STEM_BANDS[word])}
-    other_words: set[str] = set()
-    others: set[File] = set()
+    others: list[File] = []
     if folder is not None:  # other infrared folders are not that camera's, such as MIR beside FIR
         own = {part for file in infrared for part in file.parent.split("/")}
-        other_words = {
-            file.band for files in (found.images, *found.labels.values()) for file in files if file.band
-        } - words
-        others = {file for file in found.images if file.band and file.camera is None and own.isdisjoint(_showing(file))}
+        named = [file for file in found.images if file.camera is None and file.band]
+        others = [
+            file
+            for file in named
+            if own.isdisjoint(one for one in file.parent.split("/") if str(file.band) in name_key(one))
+        ]
+        words = {file.band for file in others if file.band} - words
     elif len(bands) > 1 and band in bands:
-        other_words = {word for word in words if _STEM_BANDS[word] not in (None, band)}
-        others = {file for file in infrared if file.band in other_words}
         bands = {band}
+        words = {word for word in words if _STEM_BANDS[word] not in (None, band)}
+        others = [file for file in infrared if file.band in words]
     if len(bands) > 1:
         names = " and ".join(sorted(one.name for one in bands))
         raise LabelError(
@@ -358,16 +357,14 @@ def _choose_band(root: Path, found: Scan, folder: str | None, band: Modality | N
         )
     found.band = next(iter(bands), None)
     if others:
-        example = min(file.relative for file in others)
-        found.remarks.append(f"{counted(len(others), 'image')} of another infrared camera, such as {example}, skipped")
-        found.images = [file for file in found.images if file not in others]
+        found.remarks.append(
+            f"{counted(len(others), 'image')} of another infrared camera, such as {others[0].relative}, and labels in "
+            "folders or files of its name are skipped"
+        )
+        skipped = {file.relative for file in others}
+        found.images = [file for file in found.images if file.relative not in skipped]
         for files in found.labels.values():
-            files[:] = [file for file in files if file.band not in other_words]
-
-
-def _showing(file: File) -> list[str]:
-    """Return the folders of an image that show its infrared band."""
-    return [part for part in file.parent.split("/") if file.band in _WORD.findall(name_key(part))]
+            files[:] = [file for file in files if file.band not in words]
 
 
 def _assign_cameras(root: Path, found: Scan) -> None:
@@ -454,32 +451,28 @@ def _named(found: Scan) -> list[File]:
     groups: dict[tuple[str | None, tuple[str, ...]], list[File]] = defaultdict(list)
     for file in found.images:
         groups[file.split, file.recording].append(file)
-    short: set[tuple[str | None, tuple[str, ...]]] = set()
-    remarks: dict[str, list[str]] = defaultdict(list)
-    for key, files in groups.items():
-        recording = key[1]
-        folders = {camera: {file.folders for file in files if file.camera == camera} for camera in (RGB, INFRARED)}
-        both = folders[RGB] & folders[INFRARED]
+    images: list[File] = []
+    remarks: dict[str, str] = {}
+    for (_, recording), files in groups.items():
+        rgb, infrared = ({file.folders for file in files if file.camera == camera} for camera in (RGB, INFRARED))
         named = {(file.camera, file.stem): file.relative for file in files}
         is_distinct = len(named) == len({(file.camera, file.stem, file.folders) for file in files})
-        if is_distinct and both <= {recording}:
-            short.add(key)
-        pair = next(
-            (f"{named[RGB, s]} and {path}" for (_, s), path in named.items() if path != named.get((RGB, s), path)), ""
+        is_short = is_distinct and rgb & infrared <= {recording}
+        both = (
+            f"{named[RGB, stem]} and {named[one, stem]}"
+            for one, stem in named
+            if one == INFRARED and (RGB, stem) in named
         )
-        if key not in short and pair and not both:
-            remarks[
-                "not paired, as one camera has several images of that name: choose its folder by --rgb or --ir"
-            ].append(pair)
-        elif key in short and pair and recording not in folders[RGB] | folders[INFRARED]:
-            remarks[
-                "taken for pairs: if they are of different recordings, move them into folders with other names"
-            ].append(pair)
-    found.remarks += [f"images of one name, such as {pairs[0]}, are {text}" for text, pairs in remarks.items()]
-    return [
-        replace(file, name="/".join((*file.recording, file.stem))) if (file.split, file.recording) in short else file
-        for file in found.images
-    ]
+        text = ""
+        if is_short and recording not in rgb | infrared:
+            text = "taken for pairs: if they are of different recordings, move them into folders with other names"
+        elif not is_short and not rgb & infrared:
+            text = "not paired, as one camera has several images of that name: choose its folder by --rgb or --ir"
+        if text and (pair := next(both, None)):
+            remarks.setdefault(text, f"images of one name, such as {pair}, are {text}")
+        images += [replace(file, name="/".join((*recording, file.stem))) if is_short else file for file in files]
+    found.remarks += remarks.values()
+    return images
 
 
 def _distinct(images: list[File]) -> list[File]:
