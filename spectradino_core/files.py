@@ -21,6 +21,7 @@ import json
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath, PurePosixPath
@@ -39,6 +40,7 @@ LARGEST: dict[str, int] = {
     "bag metadata": 64 * _MIB,
     "list of names": 64 * _MIB,
     "VOC label file": 4 * _MIB,
+    "YOLO label file": 4 * _MIB,
     "label file": 2048 * _MIB,
     "manifest": 2048 * _MIB,
     "image": 512 * _MIB,
@@ -232,6 +234,13 @@ def parse_yaml(text: str, source: str) -> Any:
                 node = super().compose_node(parent, index)
             finally:
                 self.depth -= 1
+            keys = (
+                [key.value for key, _ in node.value if isinstance(key.value, str)]
+                if isinstance(node, yaml.MappingNode)
+                else []
+            )
+            if twice := [key for key, count in Counter(keys).items() if count > 1]:
+                raise FileError(f"{source} has the key {printable(twice[0])[:80]!r} twice: keep one of them")
             if isinstance(node, yaml.ScalarNode) and node.tag in _YAML_NUMBERS and len(node.value) > _MAX_DIGITS:
                 raise FileError(f"{source} holds a number of {len(node.value)} digits")
             return node

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 _ROBOFLOW = re.compile(r"(?P<stem>.+?)(_(jpe?g|png|bmp|tiff?|webp|gif))*\.rf\.[0-9A-Za-z]{8,64}", re.IGNORECASE)
-_LABEL_STUDIO = re.compile(r"[0-9a-f]{8}-(?P<stem>\d{1,12}[._-]\d{9}|\d{16,19})")
+_LABEL_STUDIO = re.compile(r"[0-9a-f]{8}-(?P<stem>\d{1,12}[._-]\d{9}|\d{10}[._-]\d{6}|\d{16,19})")
 """Only before a stamp: elsewhere eight digits may be a date that distinguishes images."""
 _CHINESE = frozenset({"gb2312", "gbk", "gb18030", "hz"})
 _SAFE_ENCODINGS = re.compile(

@@ -131,14 +131,14 @@ class ClassNames:
         self.classes = tuple(classes)
         self.unknown: Counter[str] = Counter()
         self._indices: dict[str, int] = {}
-        for fold in (_folded, _canonical):  # a class name has precedence over an alias of another class
+        for fold in (_folded, canonical):  # a class name has precedence over an alias of another class
             for index, name in enumerate(self.classes):
                 self._indices.setdefault(fold(name), index)
 
     def find(self, name: str) -> int | None:
         """Return the index, or None without counting the name."""
         index = self._indices.get(_folded(name))
-        return index if index is not None else self._indices.get(_canonical(name))
+        return index if index is not None else self._indices.get(canonical(name))
 
     def known(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return the table's classes that are among the names, in the table's order."""
@@ -157,7 +157,7 @@ class ClassNames:
         """Return a table with each name once, and aliases under the class that they mean."""
         table: dict[str, str] = {}
         for name in names:
-            table.setdefault(_canonical(name), CLASS_ALIASES.get(_folded(name), name.strip()))
+            table.setdefault(canonical(name), CLASS_ALIASES.get(_folded(name), name.strip()))
         return tuple(table.values())
 
 
@@ -213,5 +213,6 @@ def _folded(name: str) -> str:
     return name.strip().casefold()
 
 
-def _canonical(name: str) -> str:
+def canonical(name: str) -> str:
+    """Return the class that a name or an alias means, in lower case."""
     return CLASS_ALIASES.get(_folded(name), _folded(name))

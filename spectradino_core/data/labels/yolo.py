@@ -5,6 +5,7 @@ Polygons (`class x1 y1 x2 y2 x3 y3 ..`, for segmentation and oriented boxes) are
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -18,13 +19,33 @@ from spectradino_core.files import FileError, parse_yaml
 from spectradino_core.text import printable
 
 _MAX_CLASSES = 10_000
-_SPLIT = re.compile(r"[\s,;]+")
+_SPLIT = re.compile(r"\s*;\s*|\s+,\s*|,\s+|\s+")
+"""Separators, with which a comma within a word is a decimal comma."""
+
+_TOLERANCE = 0.01
 
 
-def read_yolo(path: Path, names: Mapping[int, str] | None, size: tuple[int, int]) -> ImageLabels:
+class YoloNames(dict[int, str]):
+    """Class names by number.
+
+    Attributes:
+        key_points: number of values of an object's key points; 0: objects are polygons; None: not stated.
+    """
+
+    key_points: int | None = None
+
+
+def read_yolo(
+    path: Path, names: Mapping[int, str] | None, size: tuple[int, int], shapes: Counter[tuple[int, bool]] | None = None
+) -> ImageLabels:
     """Read the objects of an image of (width, height) pixels; an empty file means an image without objects.
 
-    Without `names`, numbers are the names.
+    Args:
+        path: the file.
+        names: names of the classes; None: numbers are the names.
+        size: (width, height).
+        shapes: gets the number of lines longer than a box by (length, whether they may be a box and its key points),
+            if `names` does not state what they are.
 
     Raises:
         LabelError: a line is not an object, or its class has no name; names file and line.
@@ -32,19 +53,24 @@ def read_yolo(path: Path, names: Mapping[int, str] | None, size: tuple[int, int]
     notes: Counter[str] = Counter()
     found = []
     scale = np.array(size, np.float64)
-    for number, line in enumerate(read_text(path, "VOC label file", notes).splitlines(), 1):
-        words = _SPLIT.split(line.strip(" \t\r,;"))
-        if words == [""]:
+    key_points = names.key_points if isinstance(names, YoloNames) else None
+    for number, line in enumerate(read_text(path, "YOLO label file", notes).splitlines(), 1):
+        text = line.strip(" \t\r,;")
+        if not text:
             continue
+        words = _SPLIT.split(text)
+        words = text.split(",") if len(words) == 1 else [word.replace(",", ".") for word in words]
         try:
             values = np.array([float(word) for word in words])
         except ValueError:
             values = np.zeros(0)
-        polygon = len(values) >= 7 and len(values) % 2 == 1
-        if not (polygon or len(values) in (5, 6)) or not np.isfinite(values).all() or values[0] % 1:
+        is_box = len(values) in ((5, 6, 5 + key_points, 6 + key_points) if key_points else (5, 6))
+        is_polygon = not key_points and len(values) >= 7 and len(values) % 2 == 1
+        if not (is_polygon or is_box) or not np.isfinite(values).all() or values[0] % 1:
+            stated = f" with {key_points} values of key points, as kpt_shape states," if key_points else ""
             raise LabelError(
-                f"{path}, line {number}: {line.strip()[:80]!r} is not an object 'class cx cy width height' of YOLO: "
-                "correct the line, or convert the labels to YOLO, COCO or VOC"
+                f"{path}, line {number}: {line.strip()[:80]!r} is not an object 'class cx cy width height'{stated} of "
+                "YOLO: correct the line, or convert the labels to YOLO, COCO or VOC"
             )
         label = int(values[0])
         if names is not None and label not in names:
@@ -52,7 +78,9 @@ def read_yolo(path: Path, names: Mapping[int, str] | None, size: tuple[int, int]
                 f"{path}, line {number}: class {label} has no name: add it to the {len(names)} names in data.yaml or "
                 "classes.txt"
             )
-        if polygon:
+        if is_polygon:
+            if shapes is not None and key_points is None:
+                shapes[len(values), _may_be_key_points(values)] += 1
             points = values[1:].reshape(-1, 2) * scale
             first, last = points.min(axis=0), points.max(axis=0)
         else:
@@ -65,16 +93,26 @@ def read_yolo(path: Path, names: Mapping[int, str] | None, size: tuple[int, int]
     return ImageLabels(found, notes)
 
 
-def read_yolo_names(path: Path) -> dict[int, str]:
+def _may_be_key_points(values: np.ndarray) -> bool:
+    """Return whether the values after the class may be a box in the image and points in it (invisible: 0 0)."""
+    first, last = values[1:3] - values[3:5] / 2 - _TOLERANCE, values[1:3] + values[3:5] / 2 + _TOLERANCE
+    if min(first) < -2 * _TOLERANCE or max(last) > 1 + 2 * _TOLERANCE:
+        return False
+    rows = [values[5:].reshape(-1, count)[:, :2] for count in (2, 3) if (len(values) - 5) % count == 0]
+    return any((((points >= first) & (points <= last)) | (points == 0)).all() for points in rows)
+
+
+def read_yolo_names(path: Path) -> YoloNames:
     """Read class names by number from a YAML file (`names: [..]` or `names: {0: ..}`) or a list, one per line.
 
     Raises:
-        LabelError: the file can't be read, or holds no names or an empty name.
+        LabelError: the file can't be read, or holds no names, an empty name or two names of one class.
     """
     text = read_text(path, "list of names", Counter())
     if path.suffix.lower() not in (".yaml", ".yml"):
         lines = [line.strip() for line in text.splitlines()]
-        names = dict(enumerate(lines[: len(lines) - next((n for n, x in enumerate(lines[::-1]) if x), len(lines))]))
+        end = len(lines) - next((n for n, x in enumerate(lines[::-1]) if x), len(lines))
+        names = YoloNames(enumerate(lines[:end]))
     else:
         names = _of_yaml(path, text)
     if not names or len(names) > _MAX_CLASSES:
@@ -84,16 +122,27 @@ def read_yolo_names(path: Path) -> dict[int, str]:
     return names
 
 
-def _of_yaml(path: Path, text: str) -> dict[int, str]:
+def _of_yaml(path: Path, text: str) -> YoloNames:
+    names = YoloNames()
     try:
         data = parse_yaml(text, f"list of names {printable(str(path))}")
         stored = data["names"]
-        pairs = enumerate(stored) if isinstance(stored, list) else stored.items()
-        return {int(number): _scalar(name) for number, name in pairs}
+        for key, name in enumerate(stored) if isinstance(stored, list) else stored.items():
+            number = int(key)
+            if isinstance(name, bool):
+                raise LabelError(f"{path}: the name of class {number} means true or false in YAML: write it in quotes")
+            if number in names:
+                raise LabelError(f"{path}: names class {number} twice: keep one of the names")
+            names[number] = _scalar(name)
+        if "kpt_shape" in data:
+            names.key_points = math.prod(min(int(count), _MAX_CLASSES) for count in data["kpt_shape"] or [0])
     except FileError as error:
         raise LabelError(str(error)) from None
+    except LabelError:
+        raise
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise LabelError(f"{path}: holds no 'names' of classes ({type(error).__name__})") from None
+    return names
 
 
 def _scalar(name: object) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 
 from spectradino_core.data.images import colour_fault, exif_orientation, read_colour, read_counts
 from spectradino_core.data.labels import ClassNames, ImageLabels, LabelError
+from spectradino_core.data.labels.objects import canonical
 from spectradino_core.datasets.benchmark import Benchmark, Found, LabelledItem
 from spectradino_core.datasets.files import on_grid
 from spectradino_core.datasets.own.labels import Labelled, Labels
@@ -124,14 +125,16 @@ def open_own(
     remarks += _image_faults([file for item in known for file in item.images.values()])
     known, remark = _with_held_out(known)
     remarks += remark
-    used = _used(known, labels.classes)
+    used, merged = _used(known, labels.classes)
+    remarks += merged
     table = ClassNames.table_of(used if classes is None else classes)
     if not table:
         raise LabelError(f"{root}: its labels hold no object, so there are no classes")
-    unused = [name for name in labels.classes if ClassNames(used).find(name) is None]
+    names = ClassNames(used)
+    unused = [name for name in labels.classes if names.find(name) is None]
     if unused:
         remarks.append(f"no object of the declared classes {', '.join(unused)}: they are not part of the set")
-    absent = [name for name in table if ClassNames(used).find(name) is None]
+    absent = [name for name in table if names.find(name) is None]
     if absent:
         raise LabelError(f"{root}: holds no object of {', '.join(absent)}; its classes are {', '.join(used)}")
     splits = {split: [item for item in known if item.split == split] for split in SPLITS}
@@ -206,10 +209,18 @@ def _image_faults(files: Sequence[File]) -> list[str]:
     return found
 
 
-def _used(items: Sequence[_Item], declared: Sequence[str]) -> tuple[str, ...]:
-    """Return the classes of the objects, in the order in which the files declare them."""
+def _used(items: Sequence[_Item], declared: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+    """Return the classes of the objects, in the order in which the files declare them, and remarks on merged ones."""
     seen = {one.name: None for item in items if item.labelled is not None for one in item.labelled.labels.objects}
-    return ClassNames.table_of([*(name for name in declared if name in seen), *sorted(seen)])
+    names = list(dict.fromkeys([*(name for name in declared if name in seen), *sorted(seen)]))
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        kinds[canonical(name)].append(name)
+    return ClassNames.table_of(names), [
+        f"the classes {', '.join(merged)} are one, {kind}: rename those that differ"
+        for kind, merged in kinds.items()
+        if len(merged) > 1
+    ]
 
 
 def _found(

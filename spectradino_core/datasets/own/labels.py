@@ -19,15 +19,16 @@ from spectradino_core.data.labels import ImageLabels, LabelError
 from spectradino_core.data.labels.coco import CocoFile, CocoImage, coco_of
 from spectradino_core.data.labels.cvat import read_cvat
 from spectradino_core.data.labels.files import read_json
-from spectradino_core.data.labels.objects import CLASS_ALIASES, OtherFormatError
+from spectradino_core.data.labels.objects import OtherFormatError, canonical
 from spectradino_core.data.labels.voc import read_voc
-from spectradino_core.data.labels.yolo import read_yolo, read_yolo_names
+from spectradino_core.data.labels.yolo import YoloNames, read_yolo, read_yolo_names
 from spectradino_core.datasets.own.scan import INFRARED, RGB, File, Scan
 
 _NAME_LISTS = ("classes", "obj", "names", "labels", "predefined_classes")
 _CVAT_ROOT = re.compile(rb"<annotations[\s>]")
 _HEAD_BYTES = 4096
 _MAX_WORDS = 16
+_POSE_FRACTION = 0.9
 _GLUED = re.compile(r"train|valid|val|test|images?|imgs?|labels?|annotations?|anns?|[\W_]+")
 
 
@@ -55,12 +56,13 @@ class Labels:
 
     Attributes:
         notes: deviations in files of several images, see `data.labels.NOTES`.
-        damaged: error message of each unusable file.
     """
 
     def __init__(self, found: Scan) -> None:
         self.notes: Counter[str] = Counter()
-        self.damaged: list[str] = []
+        self._damaged: list[str] = []
+        self._shapes: Counter[tuple[int, bool]] = Counter()
+        self._long_lines = ""
         self._remarks: list[str] = []
         self._skipped: dict[str, list[str]] = defaultdict(list)
         self._both_cameras = 0
@@ -84,8 +86,9 @@ class Labels:
         self._voc = _Files(single_xml, images)
         self._yolo = _Files(of_one_image(".txt"), images)
         self._read: dict[Path, ImageLabels | None] = {}
-        self._names: dict[int, str] | None = None
-        self._no_names = ""
+        self._names: dict[str, tuple[YoloNames, str]] = {}
+        self._name_lists: dict[File, YoloNames] | None = None
+        self._bad_lists: list[str] = []
         self._name_files = [
             *found.labels[".yaml"],
             *found.labels[".names"],
@@ -96,6 +99,20 @@ class Labels:
     def classes(self) -> tuple[str, ...]:
         """Class names declared by the files read so far, in order."""
         return tuple(self._declared)
+
+    @property
+    def damaged(self) -> list[str]:
+        """Error message of each unusable file."""
+        likely = sum(count for (_, may_be_pose), count in self._shapes.items() if may_be_pose)
+        # Polygons have any number of points, and those far from the image's centre make no box of their first values.
+        if len({length for length, _ in self._shapes}) != 1 or likely < _POSE_FRACTION * self._shapes.total():
+            return self._damaged
+        length = next(iter(self._shapes))[0]
+        message = (
+            f"{self._long_lines}: its lines of {length} values are either boxes with key points, then add kpt_shape "
+            "(such as [17, 3]) to data.yaml; or polygons, then add 'kpt_shape: []'"
+        )
+        return [*self._damaged, message]
 
     @property
     def remarks(self) -> list[str]:
@@ -123,8 +140,8 @@ class Labels:
             try:
                 labelled = self._of_cameras(read, images)
             except LabelError as error:
-                if chosen is None and str(error) not in self.damaged:
-                    self.damaged.append(str(error))
+                if chosen is None and str(error) not in self._damaged:
+                    self._damaged.append(str(error))
                 return chosen
             if chosen is not None and labelled is not None and labelled.labels.objects:
                 self._hidden.append(f"{labelled.path.name} ({chosen.path.name} is used)")
@@ -189,7 +206,7 @@ class Labels:
                 self._skipped[str(error)].append(file.relative)
             return
         except LabelError as error:
-            self.damaged.append(str(error))
+            self._damaged.append(str(error))
             return
         self._declared |= dict.fromkeys(coco.classes)
         self.notes += coco.notes
@@ -204,7 +221,7 @@ class Labels:
                 f"{file.relative}: {len(lost)} of the {len(coco.images)} images that it lists are missing, such as "
                 f"{lost[0]}"
             )
-        used = frozenset(_kind(one.name) for image in coco.images for one in image.labels.objects)
+        used = frozenset(canonical(one.name) for image in coco.images for one in image.labels.objects)
         self._tables.append(_Table(file, form, entries, used))
 
     def _of_tables(self, image: File) -> Labelled | None:
@@ -235,9 +252,15 @@ class Labels:
         return self._of_file(self._voc.find(image), "VOC", lambda file: read_voc(file.path))
 
     def _of_yolo(self, image: File) -> Labelled | None:
-        return self._of_file(
-            self._yolo.find(image), "YOLO", lambda file: read_yolo(file.path, self._yolo_names(file), (1, 1))
-        )
+        def read(file: File) -> ImageLabels:
+            shapes: Counter[tuple[int, bool]] = Counter()
+            labels = read_yolo(file.path, self._yolo_names(file), (1, 1), shapes)
+            if shapes and not self._shapes:
+                self._long_lines = str(file.path)
+            self._shapes += shapes
+            return labels
+
+        return self._of_file(self._yolo.find(image), "YOLO", read)
 
     def _of_file(
         self, files: list[tuple[Any, File]], form: str, read: Callable[[File], ImageLabels]
@@ -267,36 +290,53 @@ class Labels:
                 )
         return Labelled(labels, file.path, form, file.camera, form == "YOLO", file.split)
 
-    def _yolo_names(self, file: File) -> dict[int, str]:
-        if self._names is None:
-            self._names, self._no_names = self._find_yolo_names(file)
-            self._declared |= dict.fromkeys(self._names.values())
-        if not self._names:
+    def _yolo_names(self, file: File) -> YoloNames:
+        if file.parent not in self._names:
+            self._names[file.parent] = self._find_yolo_names(file)
+            self._declared |= dict.fromkeys(self._names[file.parent][0].values())
+        names, fault = self._names[file.parent]
+        if not names:
             read_yolo(file.path, None, (1, 1))  # names would not help files of another format
-            raise LabelError(self._no_names)
-        return self._names
+            raise LabelError(fault)
+        return names
 
-    def _find_yolo_names(self, file: File) -> tuple[dict[int, str], str]:
-        """Return the names, or why there are none; `file` is an example of the labels."""
-        found: list[tuple[File, dict[int, str]]] = []
-        faults: list[str] = []
-        for listed in self._name_files:
-            try:
-                found.append((listed, read_yolo_names(listed.path)))
-            except LabelError as error:
-                faults.append(str(error))
-                self._remarks.append(f"{listed.relative}: holds no names of classes, skipped ({error})")
-        for listed, names in found:
-            if names != found[0][1]:
-                first = found[0][0].relative
-                return {}, f"{first} and {listed.relative} name the YOLO classes differently: keep one of them"
-        if found:
-            return found[0][1], ""
-        return {}, (
-            f"YOLO labels, such as {file.relative}, need the names of their classes: put a data.yaml with "
-            "'names: [..]', or a classes.txt with one name a line, into the folder"
-            + "".join(f"; unusable: {fault}" for fault in faults[:3])
-        )
+    def _find_yolo_names(self, file: File) -> tuple[YoloNames, str]:
+        """Return the names for the labels of a file's folder, or why there are none.
+
+        Tools write a list with an order of its own into each folder, so lists of other folders are the last resort.
+        """
+        if self._name_lists is None:
+            self._name_lists = {}
+            for listed in self._name_files:
+                try:
+                    names = self._name_lists[listed] = read_yolo_names(listed.path)
+                    if twice := [name for name, count in Counter(names.values()).items() if count > 1]:
+                        self._remarks.append(f"{listed.relative}: gives several classes the name {twice[0]}: one class")
+                except LabelError as error:
+                    self._bad_lists.append(str(error))
+                    self._remarks.append(f"{listed.relative}: holds no names of classes, skipped ({error})")
+        above = {file.parent, *(str(path) for path in PurePosixPath(file.parent).parents)} | {""}
+        near = [listed for listed in self._name_lists if listed.parent in above]
+        found = near or list(self._name_lists)
+        for listed in found:
+            if self._name_lists[listed] != self._name_lists[found[0]]:
+                return YoloNames(), (
+                    f"{found[0].relative} and {listed.relative} name the YOLO classes differently: beside "
+                    f"{file.relative}, or in a folder above it, put only the names with which it was written"
+                )
+        if not found:
+            return YoloNames(), (
+                f"YOLO labels, such as {file.relative}, need the names of their classes: put a data.yaml with "
+                "'names: [..]', or a classes.txt with one name a line, into the folder"
+                + "".join(f"; unusable: {fault}" for fault in self._bad_lists[:3])
+            )
+        if not near:
+            self._remarks.append(
+                f"{file.parent or 'root'}: no names of classes in this folder or above it; those of "
+                f"{found[0].relative} are used"
+            )
+        lists = [self._name_lists[listed] for listed in found]
+        return next((one for one in lists if one.key_points is not None), lists[0]), ""  # a YAML file may state them
 
 
 @dataclass(frozen=True)
@@ -309,12 +349,8 @@ class _Table:
     classes: frozenset[str]
 
 
-def _kind(name: str) -> str:
-    return CLASS_ALIASES.get(name.casefold(), name.casefold())
-
-
 def _rounded(entry: CocoImage) -> set[tuple[Any, ...]]:
-    return {(_kind(one.name), *(round(value, 1) for value in one.corners)) for one in entry.labels.objects}
+    return {(canonical(one.name), *(round(value, 1) for value in one.corners)) for one in entry.labels.objects}
 
 
 def _distinct(file: File, found: list[tuple[File, CocoImage]]) -> dict[str, CocoImage]:

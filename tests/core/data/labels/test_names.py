@@ -55,9 +55,11 @@ def test_a_name_that_several_have_means_none() -> None:
         ("frame.0001.png", "frame.0001"),
         ("street_jpg.jpg", "street_jpg"),
         (".rf.0a1b2c3d4e.jpg", ".rf.0a1b2c3d4e"),
+        ("a1b2c3d0-1699999990.123456.txt", "1699999990.123456"),
+        ("20240112-12_103000.txt", "20240112-12_103000"),
     ],
 )
-def test_roboflow_renaming_is_undone(name: str, stem: str) -> None:
+def test_renaming_by_tools_is_undone(name: str, stem: str) -> None:
     assert plain_stem(name) == stem
 
 

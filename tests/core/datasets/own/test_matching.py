@@ -301,3 +301,52 @@ def test_a_wrong_stated_size_is_a_problem(tmp_path: Path, form: str, size: tuple
     report = check_benchmark(open_own(tmp_path).benchmark, tmp_path)[0]
     assert not report.usable
     assert any(message in problem for problem in report.problems)
+
+
+@pytest.mark.parametrize("folder", ["{}", "{}/labels"])
+def test_each_folders_list_names_its_yolo_classes(tmp_path: Path, folder: str) -> None:
+    """Of labelImg, which numbers the classes in the order in which they were drawn."""
+    for name, camera in ("0", "rgb"), ("1", "thermal"):
+        images(tmp_path, "rgb", "thermal", name=name)
+        write_yolo(tmp_path / folder.format(camera) / f"{name}.txt", B)
+    (tmp_path / "rgb/classes.txt").write_text("person\nforklift\ncar\n")
+    (tmp_path / "thermal/classes.txt").write_text("car\nperson\nforklift\n")
+    own = open_own(tmp_path)
+    assert sorted(own.benchmark.box_classes) == ["car", "forklift"]
+    (tmp_path / "thermal/classes.txt").unlink()
+    remark = "no names of classes in this folder or above it; those of rgb/classes.txt are used"
+    assert any(remark in one for one in open_own(tmp_path).remarks)
+    (tmp_path / "thermal/obj.names").write_text("car\n")
+    (tmp_path / "thermal/classes.txt").write_text("person\n")
+    with pytest.raises(LabelError, match="thermal/obj.names and thermal/classes.txt name the YOLO classes differently"):
+        open_own(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "points", "expected"),
+    [
+        ("kpt_shape: [2, 2]", ["0.5 0.5 0.5 0.5"], {"rgb": B}),
+        ("", ["0.5 0.5 0.5 0.5"], "0.txt: its lines of 9 values are either boxes with key points, .* or polygons"),
+        ("kpt_shape: []", ["0.5 0.5 0.5 0.5"], {"rgb": [("car", (16.0, 12.0, 25.0, 16.0))]}),
+        ("", ["0.5 0.5 0.5 0.5", "0.5 0.5 0.5 0.5 0.5 0.5"], {"rgb": [("car", (16.0, 12.0, 25.0, 16.0))] * 2}),
+    ],
+)
+def test_key_points_and_polygons_of_yolo(tmp_path: Path, yaml: str, points: Sequence[str], expected: Any) -> None:
+    images(tmp_path, "rgb")
+    write_yolo(tmp_path / "rgb/0.txt", B)
+    box = "2 0.5 0.375 0.5 0.5" if isinstance(expected, str) or "2" in yaml else "2 0.4 0.375 0.625 0.4"
+    (tmp_path / "rgb/0.txt").write_text("\n".join(f"{box} {one}" for one in points))
+    (tmp_path / "data.yaml").write_text(f"names: [{', '.join(NAMES)}]\n{yaml}\n")
+    if isinstance(expected, str):
+        with pytest.raises(LabelError, match=expected):
+            open_own(tmp_path)
+    else:
+        assert found(open_own(tmp_path)) == expected
+
+
+def test_merged_classes_are_reported(tmp_path: Path) -> None:
+    images(tmp_path, "rgb")
+    coco(tmp_path, "a.json", {"0.png": [*A, *B]})
+    path = tmp_path / "a.json"
+    path.write_text(path.read_text().replace('"car"', '"pedestrian"'))
+    assert "the classes person, pedestrian are one, person: rename those that differ" in open_own(tmp_path).remarks
