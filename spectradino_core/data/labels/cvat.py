@@ -25,7 +25,7 @@ def read_cvat(path: Path) -> CocoFile:
     notes: Counter[str] = Counter()
     root = parse_xml(path, notes, "label file")
     if root.tag != "annotations" or root.find("image") is None:
-        raise OtherFormatError(f"{path}: not 'CVAT for images'")
+        raise OtherFormatError("XML files are not 'CVAT for images'")
     images = []
     for one in root.iter("image"):
         name = one.get("name") or ""

@@ -129,25 +129,28 @@ class ImageNames(Generic[T]):
     An equal path has precedence. Otherwise a path matches if its name is equal (ignoring case, extension and Roboflow's
     suffix) and the folders of one path are the end of the other's: label files name images relative to other folders
     than the data set's root, or by file name only.
+
+    Attributes:
+        entries: values by the names as given.
     """
 
     def __init__(self, entries: Iterable[tuple[str, T]], source: Path) -> None:
         """Take (name normalised by `posix_name`, value) of the label file `source`; LabelError if a name is twice."""
-        self._exact: dict[str, T] = {}
+        self.entries: dict[str, T] = {}
         self._loose: dict[str, list[tuple[PurePosixPath, T]]] = {}
         for name, value in entries:
-            if name in self._exact:
+            if name in self.entries:
                 raise LabelError(
                     f"{source}: lists the image {name!r} twice: give it one entry, which all its annotations name"
                 )
-            self._exact[name] = value
+            self.entries[name] = value
             self._loose.setdefault(plain_stem(name).casefold(), []).append((PurePosixPath(name.casefold()), value))
 
     def find(self, path: str) -> T | None:
         """Return the value of the image at a path; None: not listed, or ambiguous."""
         name = posix_name(path)
-        if name in self._exact:
-            return self._exact[name]
+        if name in self.entries:
+            return self.entries[name]
         wanted = PurePosixPath(name.casefold())
         found = [
             (other, value)

@@ -9,27 +9,38 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import combinations, islice, takewhile
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from spectradino_core.data.labels import ImageLabels, LabelError
 from spectradino_core.data.labels.coco import CocoFile, CocoImage, coco_of
 from spectradino_core.data.labels.cvat import read_cvat
-from spectradino_core.data.labels.files import read_json
+from spectradino_core.data.labels.files import name_key, plain_stem, posix_name, read_json
 from spectradino_core.data.labels.objects import OtherFormatError, canonical
 from spectradino_core.data.labels.voc import read_voc
 from spectradino_core.data.labels.yolo import YoloNames, read_yolo, read_yolo_names
-from spectradino_core.datasets.own.scan import INFRARED, RGB, File, Scan
+from spectradino_core.datasets.own import scan
+from spectradino_core.datasets.own.scan import INFRARED, RGB, SPLIT_WORDS, File, Scan
 
 _NAME_LISTS = ("classes", "obj", "names", "labels", "predefined_classes")
 _CVAT_ROOT = re.compile(rb"<annotations[\s>]")
 _HEAD_BYTES = 4096
 _MAX_WORDS = 16
 _POSE_FRACTION = 0.9
-_GLUED = re.compile(r"train|valid|val|test|images?|imgs?|labels?|annotations?|anns?|[\W_]+")
+_WORD = re.compile(r"[^\W\d_]+|\d+")
+
+
+def _any_of(words: Iterable[str]) -> str:
+    return f"(?:{'|'.join(sorted(words, key=len, reverse=True))})"
+
+
+_KINDS = _any_of(scan._IMAGE_WORDS | (scan._MASK_WORDS & scan._CONTAINERS))
+_GLUED = re.compile(f"^{_any_of(SPLIT_WORDS)}{_KINDS}|{_KINDS}$")
+"""Words of no meaning glued to others, such as DroneVehicle's `trainimgr` and `trainlabelr`."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +71,18 @@ class Labels:
 
     def __init__(self, found: Scan) -> None:
         self.notes: Counter[str] = Counter()
-        self._damaged: list[str] = []
-        self._shapes: Counter[tuple[int, bool]] = Counter()
-        self._long_lines = ""
+        self._damaged: dict[str, None] = {}
+        self._used: dict[Path, None] = {}
+        self._shapes: dict[Path, Counter[tuple[int, bool]]] = {}
         self._remarks: list[str] = []
         self._skipped: dict[str, list[str]] = defaultdict(list)
-        self._both_cameras = 0
+        self._both_cameras: set[str] = set()
         self._hidden: list[str] = []
+        self._also: list[str] = []
+        self._other_folders: dict[Path, str] = {}
         self._elsewhere: list[str] = []
         self._declared: dict[str, None] = {}
-        self._tables: list[_Table] = []
+        self._listed: dict[str, list[tuple[_Table, CocoImage]]] = defaultdict(list)
         images = [*found.images, *found.unlisted]  # labels of the latter fit no other images
         names = {name for file in images for name in (file.name, file.stem, file.full_stem)}
 
@@ -78,11 +91,12 @@ class Labels:
 
         single_xml = of_one_image(".xml")
         known = set(single_xml)
+        cvat = [file for file in found.labels[".xml"] if file not in known and _is_cvat(file.path)]
+        tables = _Images(images, _Folders(images, [*found.labels[".json"], *cvat]))
         for file in found.labels[".json"]:
-            self._read_table(file, images, "COCO", self._coco)
-        for file in found.labels[".xml"]:
-            if file not in known and _is_cvat(file.path):
-                self._read_table(file, images, "CVAT", self._cvat)
+            self._read_table(file, tables, "COCO", self._coco)
+        for file in cvat:
+            self._read_table(_with_words_of_name(file), tables, "CVAT", lambda file: read_cvat(file.path))
         self._voc = _Files(single_xml, images)
         self._yolo = _Files(of_one_image(".txt"), images)
         self._read: dict[Path, ImageLabels | None] = {}
@@ -103,14 +117,15 @@ class Labels:
     @property
     def damaged(self) -> list[str]:
         """Error message of each unusable file."""
-        likely = sum(count for (_, may_be_pose), count in self._shapes.items() if may_be_pose)
+        shapes = {path: self._shapes[path] for path in self._used if self._shapes.get(path)}
+        count = sum(shapes.values(), Counter[tuple[int, bool]]())
+        lengths = {length for length, _ in count}
         # Polygons have any number of points, and those far from the image's centre make no box of their first values.
-        if len({length for length, _ in self._shapes}) != 1 or likely < _POSE_FRACTION * self._shapes.total():
-            return self._damaged
-        length = next(iter(self._shapes))[0]
+        if len(lengths) != 1 or sum(count[one] for one in count if one[1]) < _POSE_FRACTION * count.total():
+            return list(self._damaged)
         message = (
-            f"{self._long_lines}: its lines of {length} values are either boxes with key points, then add kpt_shape "
-            "(such as [17, 3]) to data.yaml; or polygons, then add 'kpt_shape: []'"
+            f"{next(iter(shapes))}: its lines of {lengths.pop()} values are either boxes with key points, then add "
+            "kpt_shape (such as [17, 3]) to data.yaml; or polygons, then add 'kpt_shape: []'"
         )
         return [*self._damaged, message]
 
@@ -120,11 +135,21 @@ class Labels:
         skipped = [f"{len(names)} {kind}, skipped, such as {names[0]}" for kind, names in self._skipped.items()]
         found = [*self._remarks, *skipped]
         if self._both_cameras:
-            found.append(f"{self._both_cameras} pairs are labelled on both cameras; those of RGB are used")
+            found.append(f"{len(self._both_cameras)} pairs are labelled on both cameras; those of RGB are used")
         if self._hidden:
             found.append(
                 f"{len(self._hidden)} images have no object in the labels that are used, but some in others, such as "
                 f"{self._hidden[0]}: remove the file that is out of date"
+            )
+        if self._also:
+            found.append(
+                f"{len(self._also)} images are also labelled in files of another format, which are not used, such as "
+                f"{self._also[0]}: remove those that are out of date"
+            )
+        if others := [self._other_folders[path] for path in self._used if path in self._other_folders]:
+            found.append(
+                f"{len(others)} label files are used for images in folders of other names, such as {others[0]}: check "
+                "that they are theirs"
             )
         if self._elsewhere:
             found.append(
@@ -140,16 +165,19 @@ class Labels:
             try:
                 labelled = self._of_cameras(read, images)
             except LabelError as error:
-                if chosen is None and str(error) not in self._damaged:
-                    self._damaged.append(str(error))
+                if chosen is None:
+                    self._damaged[str(error)] = None
                 return chosen
-            if chosen is not None and labelled is not None and labelled.labels.objects:
-                self._hidden.append(f"{labelled.path.name} ({chosen.path.name} is used)")
-                return chosen
-            chosen = chosen or labelled
-            if chosen is not None and chosen.labels.objects:
-                return chosen
-        if chosen is None:
+            if chosen is None:
+                chosen = labelled
+            elif labelled is not None and labelled.labels.objects:
+                others = self._also if chosen.labels.objects else self._hidden
+                other, used = ("/".join(one.path.parts[-2:]) for one in (labelled, chosen))
+                others.append(f"{other} ({used} is used)")
+                break
+        if chosen is not None:
+            self._used[chosen.path] = None
+        else:
             files = self._voc, self._yolo
             unused = ((file, image) for image in images.values() for kind in files for file in kind.named(image))
             shown = next((row for row in unused if self._read.get(row[0].path, True) is not None), None)
@@ -160,13 +188,19 @@ class Labels:
     def _of_cameras(self, read: Callable[[File], Labelled | None], images: dict[str, File]) -> Labelled | None:
         """Return the labels of the RGB image, or of the infrared image if only those hold objects."""
         rgb, infrared = (read(images[camera]) if camera in images else None for camera in (RGB, INFRARED))
+        found = [one for one in (rgb, infrared) if one is not None]
+        if not found:
+            return None
+        chosen, camera = found[0], RGB if rgb is not None else INFRARED
+        split = _split_of(next(iter(images.values())), ((one.split, one.path) for one in found))
         if rgb is not None and infrared is not None:
-            if rgb == infrared:  # the same labels, on whichever image they were drawn
+            if rgb == replace(infrared, camera=rgb.camera):  # the same labels, on whichever image they were drawn
                 return rgb
-            self._both_cameras += bool(rgb.labels.objects and infrared.labels.objects)
-        if infrared is not None and (rgb is None or (infrared.labels.objects and not rgb.labels.objects)):
-            return replace(infrared, camera=infrared.camera or INFRARED)
-        return None if rgb is None else replace(rgb, camera=rgb.camera or RGB)
+            if rgb.labels.objects and infrared.labels.objects:
+                self._both_cameras.add(images[RGB].relative)
+            if infrared.labels.objects and not rgb.labels.objects:
+                chosen, camera = infrared, INFRARED
+        return replace(chosen, camera=chosen.camera or camera, split=split)
 
     def _coco(self, file: File) -> CocoFile:
         notes: Counter[str] = Counter()
@@ -182,35 +216,20 @@ class Labels:
                 raise OtherFormatError("COCO files hold no boxes (captions, panoptic masks)")
         return coco_of(file.path, data, notes)
 
-    def _cvat(self, file: File) -> CocoFile:
-        try:
-            return read_cvat(file.path)
-        except OtherFormatError:
-            raise OtherFormatError("XML files are not 'CVAT for images'") from None
-
-    def _read_table(self, file: File, images: list[File], form: str, read: Callable[[File], CocoFile]) -> None:
+    def _read_table(self, file: File, images: _Images, form: str, read: Callable[[File], CocoFile]) -> None:
         try:
             coco = read(file)
-            names = coco.by_name()
-            fitting = [image for image in images if _fits(file, image)]
-            found = [(image, entry) for image in fitting if (entry := names.find(image.relative)) is not None]
-            by_file_name = not found
-            if by_file_name:
-                for image in fitting:
-                    name = image.path.name
-                    entry = names.find("/".join((*image.folders, name))) or names.find(name)
-                    found += [] if entry is None else [(image, entry)]
-            entries = _distinct(file, found)
+            entries, by_file_name = images.match(file, coco)
         except OtherFormatError as error:
             if str(error):
                 self._skipped[str(error)].append(file.relative)
             return
         except LabelError as error:
-            self._damaged.append(str(error))
+            self._damaged[str(error)] = None
             return
         self._declared |= dict.fromkeys(coco.classes)
         self.notes += coco.notes
-        if found and by_file_name:
+        if by_file_name:
             self._remarks.append(
                 f"{file.relative}: names images in other folders than theirs; matched by file name only"
             )
@@ -222,11 +241,12 @@ class Labels:
                 f"{lost[0]}"
             )
         used = frozenset(canonical(one.name) for image in coco.images for one in image.labels.objects)
-        self._tables.append(_Table(file, form, entries, used))
+        for relative, entry in entries.items():
+            self._listed[relative].append((_Table(file, form, used), entry))
 
     def _of_tables(self, image: File) -> Labelled | None:
         """Merge the objects of all tables that list the image, if their classes differ."""
-        listed = [(table, table.entries[image.relative]) for table in self._tables if image.relative in table.entries]
+        listed = self._listed.get(image.relative)
         if not listed:
             return None
         kept: list[tuple[_Table, CocoImage]] = []
@@ -243,30 +263,26 @@ class Labels:
                 )
         objects = [one for _, entry in kept for one in entry.labels.objects]
         table = kept[0][0]
-        split = next((table.file.split for table, _ in listed if table.file.split), None)
+        split = _split_of(image, ((table.file.split, table.file.path) for table, _ in listed))
         size = next((entry.size for _, entry in kept if entry.size), None)
         labels = ImageLabels(objects, size=size)
-        return Labelled(labels, table.file.path, table.format, table.file.camera, split=split)
+        camera = image.camera if kept[0][1].name == image.relative else table.file.camera
+        return Labelled(labels, table.file.path, table.format, camera, split=split)
 
     def _of_voc(self, image: File) -> Labelled | None:
-        return self._of_file(self._voc.find(image), "VOC", lambda file: read_voc(file.path))
+        return self._of_file(image, self._voc, "VOC", lambda file: read_voc(file.path))
 
     def _of_yolo(self, image: File) -> Labelled | None:
         def read(file: File) -> ImageLabels:
-            shapes: Counter[tuple[int, bool]] = Counter()
-            labels = read_yolo(file.path, self._yolo_names(file), (1, 1), shapes)
-            if shapes and not self._shapes:
-                self._long_lines = str(file.path)
-            self._shapes += shapes
-            return labels
+            shapes = self._shapes[file.path] = Counter()
+            return read_yolo(file.path, self._yolo_names(file), (1, 1), shapes)
 
-        return self._of_file(self._yolo.find(image), "YOLO", read)
+        return self._of_file(image, self._yolo, "YOLO", read)
 
-    def _of_file(
-        self, files: list[tuple[Any, File]], form: str, read: Callable[[File], ImageLabels]
-    ) -> Labelled | None:
+    def _of_file(self, image: File, kind: _Files, form: str, read: Callable[[File], ImageLabels]) -> Labelled | None:
         """Return the labels of the first file of the format; files of the same rank must not differ."""
         found: list[tuple[Any, File, ImageLabels]] = []
+        files = kind.find(image)
         for rank, file in files:
             if found and rank != found[0][0]:
                 break
@@ -281,14 +297,17 @@ class Labels:
                 found.append((rank, file, labels))
         if not found:
             return None
-        _, file, labels = found[0]
+        best, file, labels = found[0]
+        if best == ():
+            self._other_folders.setdefault(file.path, f"{file.relative} for {image.relative}")
+        split = _split_of(image, ((file.split, file.path) for _, file in files))
         for _, other, others in found[1:]:
             if others.objects != labels.objects:
                 raise LabelError(
                     f"{file.path} and {other.path} label the same image differently: keep one of them, or move them to "
                     "folders with the names of their images' folders"
                 )
-        return Labelled(labels, file.path, form, file.camera, form == "YOLO", file.split)
+        return Labelled(labels, file.path, form, file.camera, form == "YOLO", split)
 
     def _yolo_names(self, file: File) -> YoloNames:
         if file.parent not in self._names:
@@ -315,15 +334,15 @@ class Labels:
                 except LabelError as error:
                     self._bad_lists.append(str(error))
                     self._remarks.append(f"{listed.relative}: holds no names of classes, skipped ({error})")
-        above = {file.parent, *(str(path) for path in PurePosixPath(file.parent).parents)} | {""}
+        above = {"", *(str(path) for path in PurePosixPath(file.relative).parents)}
         near = [listed for listed in self._name_lists if listed.parent in above]
         found = near or list(self._name_lists)
-        for listed in found:
-            if self._name_lists[listed] != self._name_lists[found[0]]:
-                return YoloNames(), (
-                    f"{found[0].relative} and {listed.relative} name the YOLO classes differently: beside "
-                    f"{file.relative}, or in a folder above it, put only the names with which it was written"
-                )
+        lists = [self._name_lists[listed] for listed in found]
+        if differing := [listed for listed, names in zip(found, lists, strict=True) if names != lists[0]]:
+            return YoloNames(), (
+                f"{found[0].relative} and {differing[0].relative} name the YOLO classes differently: beside "
+                f"{file.relative}, or in a folder above it, put only the names with which it was written"
+            )
         if not found:
             return YoloNames(), (
                 f"YOLO labels, such as {file.relative}, need the names of their classes: put a data.yaml with "
@@ -335,17 +354,15 @@ class Labels:
                 f"{file.parent or 'root'}: no names of classes in this folder or above it; those of "
                 f"{found[0].relative} are used"
             )
-        lists = [self._name_lists[listed] for listed in found]
         return next((one for one in lists if one.key_points is not None), lists[0]), ""  # a YAML file may state them
 
 
 @dataclass(frozen=True)
 class _Table:
-    """A label file of several images: their entries by the images' relative paths, and the classes of its objects."""
+    """A label file of several images, and the classes of its objects."""
 
     file: File
     format: str
-    entries: dict[str, CocoImage]
     classes: frozenset[str]
 
 
@@ -353,40 +370,144 @@ def _rounded(entry: CocoImage) -> set[tuple[Any, ...]]:
     return {(canonical(one.name), *(round(value, 1) for value in one.corners)) for one in entry.labels.objects}
 
 
-def _distinct(file: File, found: list[tuple[File, CocoImage]]) -> dict[str, CocoImage]:
-    """Assign each entry of a label file to at most one image of each camera.
-
-    A file in a folder, or with its name, applies to the images of that folder first.
+def _split_of(image: File, stated: Iterable[tuple[str | None, Path]]) -> str | None:
+    """Return the split of an image according to label files, given with their splits.
 
     Raises:
-        LabelError: an entry fits several images equally.
+        LabelError: they disagree, and the image's own path shows no split.
     """
-    words = [word for word in re.split(r"[\W_]+", file.path.stem.casefold())[:_MAX_WORDS] if word]
-    titles = {"".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, len(words) + 1)}
-    own = {*_plain(file.folders), *titles}  # annotations/seq_1.json
-    near = {image.relative: sum(part in own for part in _plain(image.folders)) for image, _ in found}
-    nearest = max(near.values(), default=0)
-    claims: dict[tuple[int, str | None], list[tuple[Any, File, CocoImage]]] = defaultdict(list)
-    for image, entry in found:
-        path = PurePosixPath(entry.name)
-        parts = _plain(tuple(path.parent.as_posix().casefold().split("/")))
-        listed = sum(part in parts for part in _plain(image.folders))
-        if near[image.relative] < nearest and not listed:
-            continue
-        is_other = image.relative != entry.name, image.path.name != path.name
-        rank = *is_other, -listed, -near[image.relative], len(image.folders)
-        claims[id(entry), image.camera].append((rank, image, entry))
-    entries: dict[str, CocoImage] = {}
-    for rows in claims.values():
-        best = min(rank for rank, _, _ in rows)
-        images = [image for rank, image, _ in rows if rank == best]
-        if len(images) > 1:
-            raise LabelError(
-                f"{file.path}: lists {rows[0][2].name!r} once, but {images[0].relative} and {images[1].relative} both "
-                "have that name: write the folder into its file_name, or put one file into each folder"
+    files = {split: path for split, path in stated if split is not None}
+    if len(files) > 1 and image.split is None:
+        (split, path), (other_split, other) = list(files.items())[:2]
+        raise LabelError(
+            f"{path} and {other} list {image.relative} for {split} and for {other_split}: remove it from one of them"
+        )
+    return next(iter(files), None)
+
+
+class _Folders:
+    """Folders in a plain form, in which `seq1`, `seq_1` and `seq1_labels` are equal.
+
+    Where images, or labels, of one camera have two folders of the same form, these are compared as they are.
+    """
+
+    def __init__(self, images: Iterable[File], labels: Iterable[File]) -> None:
+        spelt: dict[tuple[bool, str | None, str], set[str]] = defaultdict(set)
+        for is_label, files in enumerate((images, labels)):
+            for camera, folders in {(file.camera, file.folders) for file in files}:
+                for part in folders:
+                    spelt[bool(is_label), camera, _form(part)].add(part)
+        self._kept = {part for parts in spelt.values() if len(parts) > 1 for part in parts}
+        self._plain: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+    def of(self, folders: tuple[str, ...]) -> tuple[str, ...]:
+        if folders not in self._plain:
+            plain = (part if part in self._kept else _form(part) for part in folders)
+            self._plain[folders] = tuple(filter(None, plain))
+        return self._plain[folders]
+
+
+class _Place(NamedTuple):
+    """Split, camera and plain folders of images."""
+
+    split: str | None
+    camera: str | None
+    folders: tuple[str, ...]
+
+
+class _Images:
+    """Images by path, place and stem, among which label files of several images find theirs."""
+
+    def __init__(self, images: list[File], folders: _Folders) -> None:
+        self._folders = folders
+        self._by_path = {image.relative: image for image in images}
+        self._places: dict[_Place, dict[str, list[File]]] = defaultdict(lambda: defaultdict(list))
+        for image in images:
+            place = self._places[_Place(image.split, image.camera, folders.of(image.folders))]
+            for stem in {plain_stem(posix_name(image.relative)).casefold(), image.stem}:
+                place[stem].append(image)
+        self._with_part: dict[str, list[_Place]] = defaultdict(list)
+        for one in self._places:
+            for part in set(one.folders):
+                self._with_part[part].append(one)
+
+    def match(self, file: File, coco: CocoFile) -> tuple[dict[str, CocoImage], bool]:
+        """Return the entries of a label file by the images' paths, and whether only their file names match.
+
+        A file in a folder, or with its name, applies to the images of that folder, and to others only if it names their
+        folders. An image whose whole path is listed belongs to it whatever camera or split the file's name shows.
+
+        Raises:
+            LabelError: an entry fits several images equally.
+        """
+        names = coco.by_name()
+        near = self._near(file)
+        nearest = max(near.values(), default=(0, False))
+        folders = _parts_of_paths({name.rpartition("/")[0] for name in names.entries})
+        named = self._having(folders) if near else self._places
+        places = {place for place, rank in near.items() if rank == nearest} | {one for one in named if _fits(file, one)}
+        fitting = {path: self._by_path[path] for path in self._by_path.keys() & names.entries.keys()}
+        stems = {plain_stem(name).casefold() for name in names.entries}
+        for place in places:
+            here = self._places[place]
+            fitting |= {image.relative: image for stem in here.keys() & stems for image in here[stem]}
+        images = [fitting[path] for path in sorted(fitting)]
+
+        def found(*ways: Callable[[File], str]) -> list[tuple[File, CocoImage]]:
+            rows = ((image, (names.find(way(image)) for way in ways)) for image in images)
+            return [(image, entry) for image, found in rows if (entry := next(filter(None, found), None)) is not None]
+
+        # COCO may list 0001.jpg for 0001_rgb.jpg and 0001_ir.jpg.
+        rows = found(lambda image: image.relative, lambda image: f"{image.parent}/{image.stem}{image.path.suffix}")
+        by_name = [] if rows else found(lambda one: "/".join((*one.folders, one.path.name)), lambda one: one.path.name)
+        return self._distinct(file, rows or by_name, near), bool(by_name)
+
+    def _having(self, parts: Iterable[str]) -> set[_Place]:
+        return {place for part in parts for place in self._with_part.get(part, ())}
+
+    def _near(self, file: File) -> dict[_Place, tuple[int, bool]]:
+        """Return the places with folders in a label file's path: how many words, and if one is the whole file name."""
+        words = _WORD.findall(name_key(file.path.stem))[:_MAX_WORDS]
+        titles = {"_".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, len(words) + 1)}
+        whole = {"_".join(words), name_key(file.path.stem)}
+        own = {*self._folders.of(file.folders), *titles, *whole}
+        return {
+            place: (
+                sum(len(_WORD.findall(part)) for part in place.folders if part in own),
+                not whole.isdisjoint(place.folders),
             )
-        entries[images[0].relative] = rows[0][2]
-    return entries
+            for place in self._having(own)
+            if _fits(file, place)
+        }
+
+    def _distinct(
+        self, file: File, found: list[tuple[File, CocoImage]], near: dict[_Place, tuple[int, bool]]
+    ) -> dict[str, CocoImage]:
+        """Assign each entry to at most one image of each camera."""
+        claims: dict[tuple[int, str | None], list[tuple[Any, File, CocoImage]]] = defaultdict(list)
+        nearest = max(near.values(), default=(0, False))
+        for image, entry in found:
+            path = PurePosixPath(entry.name)
+            folders = self._folders.of(image.folders)
+            parts = _parts_of_paths([path.parent.as_posix()])
+            listed = sum(part in parts for part in folders)
+            words, is_whole = near.get(_Place(image.split, image.camera, folders), (0, False))
+            is_other = image.relative != entry.name, image.path.name != path.name
+            if (words, is_whole) < nearest and not listed and is_other[0]:
+                continue
+            rank = *is_other, -listed, -words, not is_whole, len(image.folders)
+            claims[id(entry), image.camera].append((rank, image, entry))
+        entries: dict[str, CocoImage] = {}
+        for rows in claims.values():
+            best = min(rank for rank, _, _ in rows)
+            images = [image for rank, image, _ in rows if rank == best]
+            if len(images) > 1:
+                raise LabelError(
+                    f"{file.path}: lists {rows[0][2].name!r} once, but {images[0].relative} and {images[1].relative} "
+                    "both have that name: write the folder into its file_name, or put one file into each folder"
+                )
+            entries[images[0].relative] = rows[0][2]
+        return entries
 
 
 class _Files:
@@ -394,8 +515,9 @@ class _Files:
 
     def __init__(self, files: list[File], images: list[File]) -> None:
         # The container of all labels may have any name: annotated/seq1 and annotated/seq2 go with raw/seq1, raw/seq2.
-        distinct = {_plain(file.folders) for file in files}
-        parts = {part for image in images for part in _plain(image.folders)}
+        self._plain = _Folders(images, files).of
+        distinct = {self._plain(file.folders) for file in files}
+        parts = {part for image in images for part in self._plain(image.folders)}
         levels = zip(*distinct, strict=False)
         common = takewhile(lambda level: len({*level}) == 1 and level[0] not in parts, levels)
         self._container = len([*common]) if len(distinct) > 1 else 0
@@ -410,7 +532,7 @@ class _Files:
         self._known = known = {self._folders(file) for file in files}
         self._placed: set[tuple[str, ...]] = set()
         for image in images:
-            near = known & _parts_of(_plain(image.folders))
+            near = known & _parts_of(self._plain(image.folders))
             self._placed |= near
             for stem in {image.full_stem, image.stem} & self._files.keys():
                 self._images[stem].append(image)
@@ -419,7 +541,7 @@ class _Files:
         self._owners: dict[tuple[str, str, str | None], list[File]] = {}
 
     def _folders(self, file: File) -> tuple[str, ...]:
-        return _plain(file.folders)[self._container :]
+        return self._plain(file.folders)[self._container :]
 
     def named(self, image: File) -> Iterator[File]:
         """Yield the files with an image's name, split and camera in any folder."""
@@ -435,7 +557,7 @@ class _Files:
         for stem in dict.fromkeys((image.full_stem, image.stem)):
             near = [
                 file
-                for folders in _parts_of(_plain(image.folders))
+                for folders in _parts_of(self._plain(image.folders))
                 for file in self._near_files.get((stem, folders), ())
             ]
             found = []
@@ -459,8 +581,12 @@ class _Files:
         return []
 
     def _of_other_folder(self, stem: str, image: File) -> File | None:
-        """Return the only file of that name, if neither it nor the image has a folder that relates it to others."""
-        if self._known & _parts_of(_plain(image.folders)) - {()}:
+        """Return the only file of that name, if neither it nor the image has a folder that relates it to others.
+
+        Where the folders of other labels have the names of their images' folders, those of other names are not used.
+        """
+        folders = self._plain(image.folders)
+        if self._known & _parts_of(folders) - {()} or (folders and self._placed - {()}):
             return None
         fitting = (file for file in self._files.get(stem, ()) if self._folders(file) not in self._placed)
         found = list(islice((file for file in fitting if _fits(file, image)), 2))
@@ -482,7 +608,7 @@ class _Files:
         if key not in self._owners:
             images = self._near_images[stem, self._folders(file)]
             ranked = [
-                ((image.full_stem != file.full_stem, len(_plain(image.folders))), image)
+                ((image.full_stem != file.full_stem, len(self._plain(image.folders))), image)
                 for image in images
                 if image.camera == camera and _fits(file, image)
             ]
@@ -491,18 +617,35 @@ class _Files:
         return self._owners[key]
 
 
-def _plain(folders: tuple[str, ...]) -> tuple[str, ...]:
-    """Return folders without separators and words glued to others: `trainimg`, `trainlabel`; `seq1`, `seq_1`."""
-    return tuple(plain for part in folders if (plain := _GLUED.sub("", part)))
+@lru_cache(1 << 16)
+def _form(folder: str) -> str:
+    return "_".join(filter(None, (_GLUED.sub("", word) for word in _WORD.findall(folder))))
 
 
-def _parts_of(folders: tuple[str, ...]) -> set[tuple[str, ...]]:
+def _parts_of_paths(folders: Iterable[str]) -> set[str]:
+    """Return all folders of paths, as they are and in plain form."""
+    parts = {name_key(part) for path in folders for part in path.split("/")}
+    return parts | {_form(part) for part in parts}
+
+
+@lru_cache(1 << 16)
+def _parts_of(folders: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
     """Return every selection of the folders, in their order: few, as the depth of folders is limited."""
-    return {part for count in range(len(folders) + 1) for part in combinations(folders, count)}
+    return frozenset(part for count in range(len(folders) + 1) for part in combinations(folders, count))
 
 
-def _fits(file: File, image: File) -> bool:
+def _fits(file: File, image: File | _Place) -> bool:
     return (image.split is None or file.split in (None, image.split)) and file.camera in (None, image.camera)
+
+
+def _with_words_of_name(file: File) -> File:
+    """Complete a file's split and camera from its name, such as thermal_train.xml, as the scan does for JSON."""
+    words = _WORD.findall(name_key(file.path.stem))
+    cameras = (
+        RGB if word in scan._RGB_WORDS else INFRARED for word in words if word in scan._RGB_WORDS or word in scan._BANDS
+    )
+    splits = (SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS)
+    return replace(file, camera=file.camera or next(cameras, None), split=file.split or next(splits, None))
 
 
 def _is_cvat(path: Path) -> bool:

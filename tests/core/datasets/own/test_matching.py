@@ -21,6 +21,9 @@ NONE: Objects = []
 HALF = (SIZE[0] // 2, SIZE[1] // 2)
 
 
+_SPLITS = "a_train.json and .*a_val.json list rgb/0.png for train and for val: remove it from one"
+
+
 def images(root: Path, *folders: str, thermal_size: tuple[int, int] = SIZE, name: str = "0") -> None:
     """Write an image into each folder: grey in thermal ones and in DroneVehicle's."""
     for folder in folders:
@@ -72,6 +75,20 @@ def found(own: OwnFolder) -> dict[str, Objects]:
         (["s1/rgb", "s2/rgb"], {"s1/rgb/0": A, "s2/rgb/0": B}, {"s1/rgb": A, "s2/rgb": B}),
         (["s1/rgb", "s2/rgb", "s2/thermal"], {"s1/rgb/0": A}, {"s1/rgb": A}),
         (["rgb", "rgb/late"], {"labels/0": A}, {"rgb": A}),
+        (["rgb/mon", "rgb/thu"], {"labels/mon/0": A, "labels/tue/0": B}, {"rgb/mon": A}),
+        (
+            ["rgb/2024-1-12", "rgb/2024-11-2"],
+            {"labels/2024-1-12/0": A, "labels/2024-11-2/0": B},
+            {"rgb/2024-1-12": A, "rgb/2024-11-2": B},
+        ),
+        (
+            ["rgb/seq1", "rgb/seq11", "rgb/seq1_1"],
+            {"labels/seq_1/0": A, "labels/seq1_1/0": B, "labels/seq_11/0": NONE},
+            {"rgb/seq1": A, "rgb/seq1_1": B, "rgb/seq11": NONE},
+        ),
+        (["rgb/-5", "rgb/5"], {"labels/-5/0": A, "labels/5/0": B}, {"rgb/-5": A, "rgb/5": B}),
+        (["rgb/ley", "rgb/valley"], {"labels/valley/0": A}, {"rgb/valley": A}),
+        (["rgb/北", "rgb/南"], {"nightlabels/北/0": A, "nightlabels/南/0": B}, {"rgb/北": A, "rgb/南": B}),
         (["raw/rgb/s1", "raw/rgb/s2"], {"gt/s1/0": A, "gt/s2/0": B}, {"raw/rgb/s1": A, "raw/rgb/s2": B}),
         (["s1/rgb/day", "s3/rgb/day"], {"s3/day/0": A, "s3/night/0": B}, {"s3/rgb/day": A}),
         (["rgb/s1", "rgb/s2"], {"labels_s1/0": A, "s2_labels/0": B}, {"rgb/s1": A, "rgb/s2": B}),
@@ -124,6 +141,22 @@ def test_the_only_file_of_a_name_is_not_used_if_the_image_has_labels_elsewhere(t
         (["s1/rgb", "s2/rgb"], {"ann/s1.json": {"0.png": A}, "ann/s2.json": {"0.png": B}}, {"s1/rgb": A, "s2/rgb": B}),
         (["s1/rgb", "s2/rgb"], {"s1/a.json": {"images/0.png": A}}, {"s1/rgb": A}),
         (["rgb_s_1", "rgb_s_2"], {"ann/s_1.json": {"0.png": A}, "s2.json": {"0.png": B}}, {"rgb_s_1": A, "rgb_s_2": B}),
+        (
+            ["rgb/night", "rgb/night_rain"],
+            {"night.json": {"0.png": A}, "ann/night_rain.json": {"0.png": B}},
+            {"rgb/night": A, "rgb/night_rain": B},
+        ),
+        (["rgb/night", "rgb/night_rain"], {"train_night_rain.json": {"0.png": B}}, {"rgb/night_rain": B}),
+        (
+            ["rgb/seq1", "rgb/seq11", "rgb/seq1_1"],
+            {"seq1.json": {"0.png": A}, "seq1_1.json": {"0.png": B}, "seq11.json": {"0.png": NONE}},
+            {"rgb/seq1": A, "rgb/seq1_1": B, "rgb/seq11": NONE},
+        ),
+        (["rgb/s1"], {"thermal.json": {"rgb/s1/0.png": A}}, {"rgb/s1": A}),
+        (["rgb/s1", "rgb/s2"], {"s2.json": {"rgb/s1/0.png": A}}, {"rgb/s1": A}),
+        (["rgb", "thermal"], {"a_train.json": {"0.png": A}, "a_val.json": {"0.png": A}}, _SPLITS),
+        (["rgb", "thermal"], {"a_train.json": {"rgb/0.png": A}, "a_val.json": {"thermal/0.png": B}}, _SPLITS),
+        (["rgb/val", "thermal/val"], {"a_train.json": {"0.png": B}, "a_val.json": {"0.png": A}}, {"rgb/val": A}),
         (["s1/rgb", "s2/rgb"], {"a.json": {"x/s1/0.png": A, "x/s2/0.png": B}}, {"s1/rgb": A, "s2/rgb": B}),
         (["rgb", "rgb/late"], {"a.json": {"0.png": A, "late/0.png": B}}, {"rgb": A, "rgb/late": B}),
         (["rgb/s1", "rgb/s2"], {"a.json": {"0.png": A}}, "a.json: lists '0.png' once, but rgb/s1/0.png and rgb/s2/0"),
@@ -160,6 +193,13 @@ def test_cvat_is_read_like_coco(tmp_path: Path) -> None:
     own = open_own(tmp_path)
     assert found(own) == {"rgb": A}
     assert own.provenance["formats"] == ["CVAT"]
+    (tmp_path / "thermal.xml").write_text(f"<annotations>{image.replace('person', 'car')}</annotations>")
+    (tmp_path / "annotations.xml").rename(tmp_path / "rgb.xml")
+    own = open_own(tmp_path)
+    assert found(own) == {"rgb": A}
+    assert "1 pairs are labelled on both cameras; those of RGB are used" in own.remarks
+    (tmp_path / "thermal.xml").unlink()
+    (tmp_path / "rgb.xml").rename(tmp_path / "annotations.xml")
     (tmp_path / "annotations.xml").write_text("<annotations><track/></annotations>")
     with pytest.raises(LabelError, match="none of .*; 1 XML files are not 'CVAT for images', skipped, such as annota"):
         open_own(tmp_path)
@@ -188,6 +228,54 @@ def test_labels_of_both_cameras(tmp_path: Path, form: str, thermal: str) -> None
         for item in part
     }
     assert kinds == {"both": ["person"], "rgb_only": ["person"], "other_only": ["car"], "none": []}
+
+
+@pytest.mark.parametrize("form", ["YOLO", "VOC"])
+@pytest.mark.parametrize("val", ["labels/val/0", "labels/val/thermal/0"])
+def test_equal_labels_of_two_splits_are_refused(tmp_path: Path, form: str, val: str) -> None:
+    images(tmp_path, "rgb", "thermal")
+    labels(tmp_path, {"labels/train/0": A, val: A}, form)
+    with pytest.raises(LabelError, match="0.* and .*0.* list .*0.png for .* and for .*: remove it from one of them"):
+        open_own(tmp_path)
+
+
+def test_a_file_of_another_recording_is_not_used(tmp_path: Path) -> None:
+    """Unless no folder of labels has a folder of images, which is reported."""
+    images(tmp_path, "rgb/mon", "thermal/mon")
+    images(tmp_path, "rgb/thu", name="1")
+    labels(tmp_path, {"labels/tue/1": B}, "YOLO")
+    own = open_own(tmp_path)
+    assert found(own) == {"rgb/thu": B}
+    assert any("labels/tue/1.txt for rgb/thu/1.png: check that they are theirs" in remark for remark in own.remarks)
+    labels(tmp_path, {"labels/mon/0": A}, "YOLO")
+    own = open_own(tmp_path)
+    assert found(own) == {"rgb/mon": A}
+    assert any("such as labels/tue/1.txt for rgb/thu/1.png: if they are theirs" in remark for remark in own.remarks)
+
+
+def test_a_file_name_of_missing_images_does_not_give_labels_to_others(tmp_path: Path) -> None:
+    images(tmp_path, "rgb/night", name="1")
+    images(tmp_path, "rgb/night_rain")
+    coco(tmp_path, "night_rain.json", {"1.png": A})
+    with pytest.raises(LabelError, match="night_rain.json: 1 of the 1 images that it lists are missing, such as 1.png"):
+        open_own(tmp_path)
+
+
+def test_names_without_the_cameras_suffix_match(tmp_path: Path) -> None:
+    write_image(tmp_path / "s1/0_rgb.png", colour(90))
+    write_image(tmp_path / "s1/0_ir.png", grey(20))
+    coco(tmp_path, "a.json", {"0.png": A})
+    assert found(open_own(tmp_path)) == {"s1": A}
+
+
+def test_labels_of_another_format_are_reported(tmp_path: Path) -> None:
+    images(tmp_path, "rgb", "thermal")
+    labels(tmp_path, {"labels/0": A}, "YOLO")
+    labels(tmp_path, {"xml/0": B}, "VOC")
+    own = open_own(tmp_path)
+    assert found(own) == {"rgb": B}
+    message = "images are also labelled in files of another format, which are not used"
+    assert any(message in one and "such as labels/0.txt (xml/0.xml is used)" in one for one in own.remarks)
 
 
 def test_other_formats_are_reported(tmp_path: Path) -> None:
