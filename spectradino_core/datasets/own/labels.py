@@ -25,6 +25,7 @@ from spectradino_core.data.labels.voc import read_voc
 from spectradino_core.data.labels.yolo import YoloNames, read_yolo, read_yolo_names
 from spectradino_core.datasets.own import scan
 from spectradino_core.datasets.own.scan import INFRARED, RGB, SPLIT_WORDS, File, Scan
+from spectradino_core.text import counted
 
 _NAME_LISTS = ("classes", "obj", "names", "labels", "predefined_classes")
 _CVAT_ROOT = re.compile(rb"<annotations[\s>]")
@@ -233,6 +234,11 @@ class Labels:
             self._remarks.append(
                 f"{file.relative}: names images in other folders than theirs; matched by file name only"
             )
+        if other := [path for path in entries if not _fits(file, images.by_path[path])]:
+            self._remarks.append(
+                f"{file.relative}: lists {counted(len(other), 'image')}, such as {other[0]}, of another camera or "
+                "split than its name shows; their paths decide"
+            )
         matched = {id(entry) for entry in entries.values()}
         lost = [image.name for image in coco.images if id(image) not in matched]
         if lost:
@@ -420,7 +426,7 @@ class _Images:
 
     def __init__(self, images: list[File], folders: _Folders) -> None:
         self._folders = folders
-        self._by_path = {image.relative: image for image in images}
+        self.by_path = {image.relative: image for image in images}
         self._places: dict[_Place, dict[str, list[File]]] = defaultdict(lambda: defaultdict(list))
         for image in images:
             place = self._places[_Place(image.split, image.camera, folders.of(image.folders))]
@@ -446,7 +452,7 @@ class _Images:
         folders = _parts_of_paths({name.rpartition("/")[0] for name in names.entries})
         named = self._having(folders) if near else self._places
         places = {place for place, rank in near.items() if rank == nearest} | {one for one in named if _fits(file, one)}
-        fitting = {path: self._by_path[path] for path in self._by_path.keys() & names.entries.keys()}
+        fitting = {path: self.by_path[path] for path in self.by_path.keys() & names.entries.keys()}
         stems = {plain_stem(name).casefold() for name in names.entries}
         for place in places:
             here = self._places[place]
@@ -467,7 +473,8 @@ class _Images:
 
     def _near(self, file: File) -> dict[_Place, tuple[int, bool]]:
         """Return the places with folders in a label file's path: how many words, and if one is the whole file name."""
-        words = _WORD.findall(name_key(file.path.stem))[:_MAX_WORDS]
+        parts = re.split(r"[\W_]+", name_key(file.path.stem))[:_MAX_WORDS]
+        words = [word for part in parts if (word := _form(part))]
         titles = {"_".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, len(words) + 1)}
         whole = {"_".join(words), name_key(file.path.stem)}
         own = {*self._folders.of(file.folders), *titles, *whole}

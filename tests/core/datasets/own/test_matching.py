@@ -152,6 +152,11 @@ def test_the_only_file_of_a_name_is_not_used_if_the_image_has_labels_elsewhere(t
             {"seq1.json": {"0.png": A}, "seq1_1.json": {"0.png": B}, "seq11.json": {"0.png": NONE}},
             {"rgb/seq1": A, "rgb/seq1_1": B, "rgb/seq11": NONE},
         ),
+        (
+            ["rgb/1", "rgb/2"],
+            {"labels_v1.json": {"0.png": A}},
+            "lists '0.png' once, but rgb/1/0.png and rgb/2/0.png both",
+        ),
         (["rgb/s1"], {"thermal.json": {"rgb/s1/0.png": A}}, {"rgb/s1": A}),
         (["rgb/s1", "rgb/s2"], {"s2.json": {"rgb/s1/0.png": A}}, {"rgb/s1": A}),
         (["rgb", "thermal"], {"a_train.json": {"0.png": A}, "a_val.json": {"0.png": A}}, _SPLITS),
@@ -259,6 +264,16 @@ def test_a_file_name_of_missing_images_does_not_give_labels_to_others(tmp_path: 
     coco(tmp_path, "night_rain.json", {"1.png": A})
     with pytest.raises(LabelError, match="night_rain.json: 1 of the 1 images that it lists are missing, such as 1.png"):
         open_own(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["thermal", "val"])
+def test_a_listed_path_has_precedence_over_the_file_name(tmp_path: Path, name: str) -> None:
+    images(tmp_path, "rgb/train", "thermal/train", thermal_size=HALF)
+    coco(tmp_path, f"{name}.json", {"rgb/train/0.png": A}, width=None)
+    own = open_own(tmp_path)
+    assert found(own) == {"rgb/train": A}
+    assert any(f"{name}.json: lists 1 image, such as rgb/train/0.png, of another camera" in one for one in own.remarks)
+    assert list(own.benchmark.splits) == ["train"]
 
 
 def test_names_without_the_cameras_suffix_match(tmp_path: Path) -> None:
