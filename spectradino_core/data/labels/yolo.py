@@ -129,7 +129,7 @@ def _of_yaml(path: Path, text: str) -> YoloNames:
         stored = data["names"]
         for key, name in enumerate(stored) if isinstance(stored, list) else stored.items():
             number = int(key)
-            if isinstance(name, bool):
+            if bool in (type(key), type(name)):
                 raise LabelError(f"{path}: the name of class {number} means true or false in YAML: write it in quotes")
             if number in names:
                 raise LabelError(f"{path}: names class {number} twice: keep one of the names")
@@ -141,7 +141,9 @@ def _of_yaml(path: Path, text: str) -> YoloNames:
     except LabelError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise LabelError(f"{path}: holds no 'names' of classes ({type(error).__name__})") from None
+        raise LabelError(
+            f"{path}: holds no 'names' of classes, or a damaged kpt_shape ({type(error).__name__})"
+        ) from None
     return names
 
 

@@ -11,7 +11,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import combinations, islice, takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -102,7 +102,6 @@ class Labels:
         self._yolo = _Files(of_one_image(".txt"), images)
         self._read: dict[Path, ImageLabels | None] = {}
         self._names: dict[str, tuple[YoloNames, str]] = {}
-        self._name_lists: dict[File, YoloNames] | None = None
         self._bad_lists: list[str] = []
         self._name_files = [
             *found.labels[".yaml"],
@@ -325,21 +324,24 @@ class Labels:
             raise LabelError(fault)
         return names
 
+    @cached_property
+    def _name_lists(self) -> dict[File, YoloNames]:
+        lists = {}
+        for listed in self._name_files:
+            try:
+                names = lists[listed] = read_yolo_names(listed.path)
+                if twice := [name for name, count in Counter(names.values()).items() if count > 1]:
+                    self._remarks.append(f"{listed.relative}: gives several classes the name {twice[0]}: one class")
+            except LabelError as error:
+                self._bad_lists.append(str(error))
+                self._remarks.append(f"{listed.relative}: holds no names of classes, skipped ({error})")
+        return lists
+
     def _find_yolo_names(self, file: File) -> tuple[YoloNames, str]:
         """Return the names for the labels of a file's folder, or why there are none.
 
         Tools write a list with an order of its own into each folder, so lists of other folders are the last resort.
         """
-        if self._name_lists is None:
-            self._name_lists = {}
-            for listed in self._name_files:
-                try:
-                    names = self._name_lists[listed] = read_yolo_names(listed.path)
-                    if twice := [name for name, count in Counter(names.values()).items() if count > 1]:
-                        self._remarks.append(f"{listed.relative}: gives several classes the name {twice[0]}: one class")
-                except LabelError as error:
-                    self._bad_lists.append(str(error))
-                    self._remarks.append(f"{listed.relative}: holds no names of classes, skipped ({error})")
         above = {"", *(str(path) for path in PurePosixPath(file.relative).parents)}
         near = [listed for listed in self._name_lists if listed.parent in above]
         found = near or list(self._name_lists)

@@ -73,6 +73,8 @@ def test_lines_that_may_hold_key_points_are_counted(tmp_path: Path, line: str, m
     [
         ("names: {0: person, 1: bike, 1: car}", "has the key '1' twice"),
         ("names: {0: person, 1: bike, '01': car}", "names class 1 twice"),
+        ("names: {on: person}", "the name of class 1 means true or false in YAML: write it in quotes"),
+        ("names: [car]\nkpt_shape: 17", "a damaged kpt_shape"),
         ("names: [on, off]", "the name of class 0 means true or false in YAML: write it in quotes"),
     ],
 )
