@@ -451,14 +451,19 @@ class _Images:
         names = coco.by_name()
         near = self._near(file)
         nearest = max(near.values(), default=(0, False))
-        folders = _parts_of_paths({name.rpartition("/")[0] for name in names.entries})
-        named = self._having(folders) if near else self._places
-        places = {place for place, rank in near.items() if rank == nearest} | {one for one in named if _fits(file, one)}
+        best = {place for place, rank in near.items() if rank == nearest}
+        named = {
+            folder: frozenset(place for place in self._having(_parts_of_paths([folder])) if _fits(file, place))
+            for folder in {name.rpartition("/")[0] for name in names.entries}
+        }
+        stems: dict[frozenset[_Place], set[str]] = defaultdict(set)
+        for name in names.entries:
+            stems[named[name.rpartition("/")[0]]].add(plain_stem(name).casefold())
         fitting = {path: self.by_path[path] for path in self.by_path.keys() & names.entries.keys()}
-        stems = {plain_stem(name).casefold() for name in names.entries}
-        for place in places:
-            here = self._places[place]
-            fitting |= {image.relative: image for stem in here.keys() & stems for image in here[stem]}
+        for places, wanted in stems.items():
+            for place in best | places or {place for place in self._places if _fits(file, place)}:
+                here = self._places[place]
+                fitting |= {image.relative: image for stem in here.keys() & wanted for image in here[stem]}
         images = [fitting[path] for path in sorted(fitting)]
 
         def found(*ways: Callable[[File], str]) -> list[tuple[File, CocoImage]]:

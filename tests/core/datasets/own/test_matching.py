@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from spectradino_core.data.labels import LabelError
+from spectradino_core.data.labels.files import ImageNames
 from spectradino_core.datasets.check import check_benchmark
 from spectradino_core.datasets.own import OwnFolder, open_own
 from tests.core.datasets.miniatures import voc_xml, write_image
@@ -274,6 +275,20 @@ def test_a_listed_path_has_precedence_over_the_file_name(tmp_path: Path, name: s
     assert found(own) == {"rgb/train": A}
     assert any(f"{name}.json: lists 1 image, such as rgb/train/0.png, of another camera" in one for one in own.remarks)
     assert list(own.benchmark.splits) == ["train"]
+
+
+@pytest.mark.parametrize(("name", "listed"), [("{}", "0.png"), ("job{}", "s{}/0.png")])
+def test_each_table_is_compared_with_its_own_images_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, listed: str
+) -> None:
+    calls = []
+    find = ImageNames.find
+    monkeypatch.setattr(ImageNames, "find", lambda names, path: [calls.append(path), find(names, path)][1])
+    for number in range(11, 31):
+        images(tmp_path, f"rgb/s{number}")
+        coco(tmp_path, f"{name.format(f's{number}')}.json", {listed.format(number): A})
+    assert len(found(open_own(tmp_path))) == 20
+    assert len(calls) == 20
 
 
 def test_names_without_the_cameras_suffix_match(tmp_path: Path) -> None:
