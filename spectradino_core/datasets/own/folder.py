@@ -64,9 +64,13 @@ class OwnFolder:
         """Describe the splits, the classes and, unless disabled, the remarks, one line each."""
         lines = [f"{self.benchmark.title}: {', '.join(self.provenance['formats'])} labels"]
         for split, counts in self.provenance["images"].items():
-            lines.append(f"  {split}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
+            lines.append(f"  {split}: " + ", ".join(_counted(count, kind) for kind, count in counts.items()))
         lines.append(f"  classes: {', '.join(self.benchmark.box_classes)}")
         return lines + [f"  - {remark}" for remark in self.remarks if remarks]
+
+
+def _counted(count: int, kind: str) -> str:
+    return counted(count, "pair") if kind == "pairs" else f"{count} {kind}"
 
 
 def open_own(

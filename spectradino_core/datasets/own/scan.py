@@ -55,6 +55,8 @@ _UNREAD = frozenset({
     ".npy", ".npz", ".pfm", ".raw", ".seq",
 })  # fmt: skip
 _WORD = re.compile(r"[a-z]+|\d+")
+_DIGITS = re.compile(r"\d+")
+_TIMES_OF_DAY = re.compile(r"dawn|morning|noon|afternoon|dusk|evening|night")
 _MAX_DEPTH, _MAX_FILES = 8, 2_000_000
 _COLOUR_SAMPLES = 12
 
@@ -187,6 +189,7 @@ def scan(root: Path, rgb: str | None = None, infrared: str | None = None, band: 
     recognised = {file.relative for file in found.images if file.camera is None}
     _assign_cameras(root, found)
     _drop_camera_folders(found, unnamed, recognised)
+    _drop_sensor_folders(found)
     found.images = _distinct(_named(found))
     return found
 
@@ -442,6 +445,29 @@ def _drop_camera_folders(found: Scan, unnamed: set[str], recognised: set[str]) -
         replace(file, recording=recording(file))
         if file.relative in unnamed and (RGB if file.camera == INFRARED else INFRARED, recording(file)) in known
         else file
+        for file in found.images
+    ]
+
+
+def _drop_sensor_folders(found: Scan) -> None:
+    """Remove from recordings folders that hold all images of one camera and none of the other, such as zed and flir.
+
+    Those that differ by a number or the time of day are recordings, of which each has one camera only.
+    """
+    cameras = {camera: [file for file in found.images if file.camera == camera] for camera in (RGB, INFRARED)}
+    if not all(cameras.values()):
+        return
+    parts = {camera: {part for file in files for part in file.recording} for camera, files in cameras.items()}
+    common = {camera: set.intersection(*(set(file.recording) for file in files)) for camera, files in cameras.items()}
+    rgb, infrared = common[RGB] - parts[INFRARED], common[INFRARED] - parts[RGB]
+    kinds = ({_TIMES_OF_DAY.sub("day", _DIGITS.sub("0", part)) for part in own} for own in (rgb, infrared))
+    if not rgb | infrared or set.intersection(*kinds):
+        return
+    if not (rgb and infrared):  # else `_named` says so
+        names = " and ".join(sorted(rgb | infrared))
+        found.remarks.append(f"folders named {names} are taken for a camera's: rename them if they are recordings")
+    found.images = [
+        replace(file, recording=tuple(part for part in file.recording if part not in rgb | infrared))
         for file in found.images
     ]
 

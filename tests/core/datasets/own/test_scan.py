@@ -175,6 +175,11 @@ def test_images_stored_turned_are_counted(tmp_path: Path) -> None:
     [
         (("day/rgb", "night/thermal"), False, "day/rgb/0.png and night/thermal/0.png: each is used alone"),
         (("day/cam_a", "night/cam_ir"), False, "each is used alone"),
+        (("s2/rgb", "s3/thermal"), False, "each is used alone"),
+        (("rgb", "flir/thermal"), True, "folders named flir are taken for a camera's"),
+        (("zed/rgb", "flir/thermal"), True, "zed/rgb/0.png and flir/thermal/0.png, are taken for pairs: if"),
+        (("zed/left", "flir"), True, "taken for pairs: if"),
+        (("zed/1/rgb", "zed/2/rgb", "flir/1/thermal", "flir/2/thermal"), True, "taken for pairs: if"),
         (("a/rgb", "b/rgb", "a/thermal_16bit", "b/thermal_16bit"), True, ""),
         (("a/vi", "b/vi", "a/ir", "b/ir"), True, "(and of 1 other folder) are taken for RGB"),
         (("cam_a/1", "cam_a/2", "cam_ir/1", "cam_ir/2"), True, ""),
@@ -188,7 +193,8 @@ def test_only_folders_of_cameras_may_differ_in_a_pair(
     tmp_path: Path, folders: tuple[str, ...], paired: bool, remark: str
 ) -> None:
     for folder in folders:
-        write_image(tmp_path / folder / "0.png", grey(20) if "ir" in folder or "thermal" in folder else colour(90))
+        is_grey = any(word in folder for word in ("ir", "thermal"))  # also flir
+        write_image(tmp_path / folder / "0.png", grey(20) if is_grey else colour(90))
         write_yolo(tmp_path / folder / "0.txt", objects_of(0))
     (tmp_path / "classes.txt").write_text("\n".join(NAMES))
     own = open_own(tmp_path)
