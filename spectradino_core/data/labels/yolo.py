@@ -78,6 +78,12 @@ def read_yolo(
                 f"{path}, line {number}: class {label} has no name: add it to the {len(names)} names in data.yaml or "
                 "classes.txt"
             )
+        is_tracked = len(values) == 7 and values[6] >= 1 and values[6] % 1 == 0 and _may_be_key_points(values[:5])
+        if is_polygon and is_tracked:
+            raise LabelError(
+                f"{path}, line {number}: {line.strip()[:80]!r} seems to be a box with its score and the number of its "
+                "track: remove these two"
+            )
         if is_polygon:
             if shapes is not None and key_points is None:
                 shapes[len(values), _may_be_key_points(values)] += 1

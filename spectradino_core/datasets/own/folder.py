@@ -113,6 +113,17 @@ def open_own(
             "used alone; the images of a pair have the same name and the same folders besides those of their cameras "
             "(rgb and thermal, or as given by --rgb and --ir)"
         )
+    singles: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for item in items:
+        if len(item.images) == 1:
+            (camera, file), *_ = item.images.items()
+            singles[file.name].add((item.split, camera))
+    apart = [name for name, rows in singles.items() if len(rows) == 2 and all(len({*part}) == 2 for part in zip(*rows))]
+    if apart:
+        remarks.append(
+            f"{counted(len(apart), 'name')}, such as {apart[0]}, have their RGB image in one split and their infrared "
+            "image in another: if they show one view, move both into one"
+        )
     known = [item for item in items if item.labelled is not None]
     if not known:
         raise LabelError(

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from itertools import combinations, islice, takewhile
+from itertools import combinations, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -40,7 +40,7 @@ def _any_of(words: Iterable[str]) -> str:
 
 
 _KINDS = _any_of(scan._IMAGE_WORDS | (scan._MASK_WORDS & scan._CONTAINERS))
-_GLUED = re.compile(f"^{_any_of(SPLIT_WORDS)}{_KINDS}|{_KINDS}$")
+_GLUED = re.compile(f"^({_any_of(SPLIT_WORDS)}){_KINDS}|{_KINDS}$")
 """Words of no meaning glued to others, such as DroneVehicle's `trainimgr` and `trainlabelr`."""
 
 
@@ -213,7 +213,7 @@ class Labels:
         if isinstance(annotations, list) and (annotations or "categories" not in data):
             keys = {"bbox", "segmentation"}
             if not any(isinstance(one, dict) and keys & one.keys() for one in annotations):
-                raise OtherFormatError("COCO files hold no boxes (captions, panoptic masks)")
+                raise OtherFormatError("JSON files hold no boxes of COCO (captions, panoptic masks, other formats)")
         return coco_of(file.path, data, notes)
 
     def _read_table(self, file: File, images: _Images, form: str, read: Callable[[File], CocoFile]) -> None:
@@ -238,6 +238,10 @@ class Labels:
                 f"{file.relative}: lists {counted(len(other), 'image')}, such as {other[0]}, of another camera or "
                 "split than its name shows; their paths decide"
             )
+        for path, entry in entries.items():
+            own = {*images.by_path[path].folders, *posix_name(entry.name).casefold().split("/")[:-1]}
+            if file.folders and own.isdisjoint(file.folders) and images.by_path[path].folders:
+                self._other_folders.setdefault(file.path, f"{file.relative} for {path}")
         matched = {id(entry) for entry in entries.values()}
         lost = [image.name for image in coco.images if id(image) not in matched]
         if lost:
@@ -532,9 +536,7 @@ class _Files:
         self._plain = _Folders(images, files).of
         distinct = {self._plain(file.folders) for file in files}
         parts = {part for image in images for part in self._plain(image.folders)}
-        levels = zip(*distinct, strict=False)
-        common = takewhile(lambda level: len({*level}) == 1 and level[0] not in parts, levels)
-        self._container = len([*common]) if len(distinct) > 1 else 0
+        self._container = set.intersection(*map(set, distinct)) - parts if len(distinct) > 1 else set()
         self._files: dict[str, list[File]] = defaultdict(list)
         self._near_files: dict[tuple[str, tuple[str, ...]], list[File]] = defaultdict(list)
         for file in files:
@@ -555,7 +557,7 @@ class _Files:
         self._owners: dict[tuple[str, str, str | None], list[File]] = {}
 
     def _folders(self, file: File) -> tuple[str, ...]:
-        return self._plain(file.folders)[self._container :]
+        return tuple(part for part in self._plain(file.folders) if part not in self._container)
 
     def named(self, image: File) -> Iterator[File]:
         """Yield the files with an image's name, split and camera in any folder."""
@@ -633,7 +635,7 @@ class _Files:
 
 @lru_cache(1 << 16)
 def _form(folder: str) -> str:
-    return "_".join(filter(None, (_GLUED.sub("", word) for word in _WORD.findall(folder))))
+    return "_".join(filter(None, (_GLUED.sub(r"\1", word) for word in _WORD.findall(folder))))
 
 
 def _parts_of_paths(folders: Iterable[str]) -> set[str]:

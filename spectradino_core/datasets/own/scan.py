@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -55,6 +55,7 @@ _UNREAD = frozenset({
     ".npy", ".npz", ".pfm", ".raw", ".seq",
 })  # fmt: skip
 _WORD = re.compile(r"[a-z]+|\d+")
+_SEPARATORS = re.compile(r"[\W_]+")
 _DIGITS = re.compile(r"\d+")
 _TIMES_OF_DAY = re.compile(r"dawn|morning|noon|afternoon|dusk|evening|night")
 _MAX_DEPTH, _MAX_FILES = 8, 2_000_000
@@ -266,7 +267,7 @@ def _described(
         # Other words of a folder's name, such as the day of "thermal_day", are kept.
         known = SPLIT_WORDS.keys() | _CONTAINERS | (_RGB_WORDS | _BANDS.keys() if shows_camera else set())
         kept = [word for word in words if word not in known]
-        rest = [name_key(part)] if len(kept) == len(words) else ["_".join(kept)] if kept else []
+        rest = [_without(name_key(part), known)] if kept or not words else []
         folders += rest
         recording += [] if shows_camera else rest
         stated = next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
@@ -281,6 +282,12 @@ def _described(
     name = "/".join((*folders, name_key(plain_stem(path.name))))
     relative = "/".join((*parts, path.name))
     return File(path, relative, split, camera, name, tuple(folders), tuple(recording), band), mask
+
+
+def _without(folder: str, words: Set[str]) -> str:
+    """Return the name of a folder without some words; `seq1` and `seq_1` stay apart."""
+    left = _WORD.sub(lambda match: "" if match[0] in words else match[0], folder)
+    return folder if left == folder else _SEPARATORS.sub("_", left).strip("_")
 
 
 def other_folders(parts: Sequence[str]) -> tuple[str, ...]:
@@ -388,7 +395,7 @@ def _assign_cameras(root: Path, found: Scan) -> None:
         cameras[group] = RGB if 2 * coloured >= len(sampled) else INFRARED
         all_coloured |= {group} if coloured == len(sampled) else set()
         folders = {file.parent for file in files}
-        shown = (group if len(folders) > 1 else "") or files[0].parent or root.name
+        shown = ", ".join(sorted(folders)[:3]) + (", .." if len(folders) > 3 else "") or root.name
         kind = "RGB, because they are in colour" if cameras[group] == RGB else "infrared, because they are grey"
         remarks[f"are taken for {kind}; --rgb and --ir name folders otherwise"].append(f"the images in {shown!r}")
         if 0 < coloured < len(sampled):
@@ -401,7 +408,8 @@ def _assign_cameras(root: Path, found: Scan) -> None:
         found.remarks.append(f"{of[0]}{more} {text}")
     stems = {group: {file.stem for file in files} for group, files in groups.items()}
     pair = [group for group in groups if any(stems[group] & stems[other] for other in groups if other != group)]
-    if len(pair) == 2 and cameras[pair[0]] == cameras[pair[1]] and len(groups) == 2 and all(pair):
+    is_unknown = len(pair) == len(groups) == 2 and all(pair) and cameras[pair[0]] == cameras[pair[1]]
+    if is_unknown and INFRARED not in {file.camera for file in found.images}:
         one, other = (groups[group][0].parent for group in pair)
         named = f"give --rgb {one} --ir {other}, or the other way round"
         if not all_coloured.issuperset(pair):

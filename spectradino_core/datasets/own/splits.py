@@ -139,7 +139,7 @@ def _by_lines(found: Scan, lines: Sequence[tuple[str, str, str]]) -> _Votes:
         if votes:
             break
     for source, unknown in lost.items():
-        found.remarks.append(f"{source}: {counted(len(unknown), 'line')} name no image, such as {unknown[0][:80]!r}")
+        found.remarks.append(f"{source}: {counted(len(unknown), 'line')} without an image, such as {unknown[0][:80]!r}")
     if votes and not by_path:
         found.remarks.append("the lists name images in other folders than theirs; matched by file name only")
     return votes

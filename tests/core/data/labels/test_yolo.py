@@ -43,6 +43,11 @@ def test_mixed_separators_are_refused(tmp_path: Path, line: str) -> None:
         corners(tmp_path, line)
 
 
+def test_a_box_with_score_and_track_is_no_triangle(tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match=r"0.txt, line 1: .* its score and the number of its track: remove"):
+        corners(tmp_path, f"{BOX} 0.91 7")
+
+
 @pytest.mark.parametrize(
     ("shape", "points"), [("[3, 2]", " 0.5 0.4" * 3), ("[17, 3]", " 0 0 0" * 17), ("[1, 2]", " 0.9 0.9")]
 )

@@ -104,6 +104,13 @@ def found(own: OwnFolder) -> dict[str, Objects]:
         (["rgb"], {"first/0": A, "second/0": B}, "first/0.* and second/0.* both fit rgb/0.png: keep one"),
         (["rgb"], {"labels/0": A, "annotations/0": B}, "annotations/0.* and .*labels/0.* label the same image diff"),
         (["rgb"], {"labels/0": A, "annotations/0": A}, {"rgb": A}),
+        (["rgb/seq1", "rgb/seq_1"], {"seq1_labels/0": A}, {"rgb/seq1": A}),
+        (["x/rgb", "y/rgb"], {"x/gt/0": A, "y/gt/0": B}, {"x/rgb": A, "y/rgb": B}),
+        (
+            ["train/trainimg", "val/valimg"],
+            {"train/trainlabel/0": A, "val/vallabel/0": B},
+            {"train/trainimg": A, "val/valimg": B},
+        ),
         (
             ["t/trainimg", "t/trainimgr"],
             {"t/trainlabel/0": A, "t/trainlabelr/0": B},

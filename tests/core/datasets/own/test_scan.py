@@ -239,3 +239,19 @@ def test_one_of_several_infrared_cameras_is_used(
     assert own.benchmark.open(tmp_path, "train")[0].infrared == tmp_path / infrared
     assert own.benchmark.infrared is band
     assert any(f"{2 * (len(images) - 2)} images of another infrared camera" in remark for remark in own.remarks)
+
+
+def test_one_view_in_two_splits_is_reported(tmp_path: Path) -> None:
+    for folder, number in (("train/rgb", 0), ("train/thermal", 0), ("train/rgb", 1), ("val/thermal", 1)):
+        write_image(tmp_path / folder / f"{number}.png", grey(20) if "thermal" in folder else colour(90))
+        write_yolo(tmp_path / folder / f"{number}.txt", objects_of(0))
+    (tmp_path / "classes.txt").write_text("\n".join(NAMES))
+    assert any("1 name, such as 1, have their RGB image in one split" in text for text in open_own(tmp_path).remarks)
+
+
+def test_other_folders_beside_named_cameras_are_no_cameras(tmp_path: Path) -> None:
+    for folder in ("rgb", "thermal", "depth", "confidence"):
+        write_image(tmp_path / folder / "0.png", colour(90) if folder == "rgb" else grey(20))
+    write_yolo(tmp_path / "labels/0.txt", objects_of(0))
+    (tmp_path / "classes.txt").write_text("\n".join(NAMES))
+    assert open_own(tmp_path).provenance["images"] == {"train": PAIR}
