@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
+from lifecycle_msgs.srv import ChangeState
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -34,6 +35,7 @@ DOMAIN = int(_of_this_process.enter_context(own_domain()))
 watchdog.start()
 PATIENCE_S = float(os.environ.get("SPECTRADINO_TEST_PATIENCE_S", "60"))
 """How long a condition may take on a machine that is busy with other things; reached only when something is broken."""
+_RESEND_S = 10.0
 
 RELIABLE = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -161,13 +163,26 @@ class Peer:
         return messages
 
     def call(self, kind: type, service: str, request: Any) -> Any:
-        """Call a service and return its response."""
+        """Call a service and return its response.
+
+        A request is sent again, unless it is a transition: the response to a client's first one is lost if the server
+        has not discovered the client's reader yet, and then it is never sent again.
+        """
         client = self.node.create_client(kind, service)
         assert client.wait_for_service(PATIENCE_S), f"{service} is not there"
-        future = client.call_async(request)
-        wait_until(future.done, f"an answer of {service}")
+        futures = [client.call_async(request)]
+        sent = time.monotonic()
+
+        def response() -> Any:
+            nonlocal sent
+            if kind is not ChangeState and time.monotonic() > sent + _RESEND_S:
+                futures.append(client.call_async(request))
+                sent = time.monotonic()
+            return next((future for future in futures if future.done()), None)
+
+        done = wait_until(response, f"an answer of {service}")
         self.node.destroy_client(client)
-        return future.result()
+        return done.result()
 
     def now(self) -> int:
         """Return the current time in nanoseconds."""
