@@ -392,14 +392,13 @@ def make_folder(folder: Path) -> None:
 def written_atomically(path: str | os.PathLike[str], needed: int = 0) -> Iterator[Path]:
     """Yield a scratch path beside `path`, which replaces `path` atomically at the end of the block.
 
-    A crash, a full disk or an exception leaves `path` untouched; the scratch file is removed. Of a symbolic link the
-    file that it points to is replaced, unless it is read-only, as in content-addressed stores: then the link is.
+    A crash, a full disk or an exception leaves `path` untouched; the scratch file is removed. For symbolic links see
+    `replaced_path`.
 
     Raises:
         OSError: the folder can't be written to, or the disk is full; names `path` and the bytes `needed` (0: unknown).
     """
-    path = Path(path)
-    target = Path(os.path.realpath(path)) if path.is_symlink() and not _is_read_only(path) else path
+    target = replaced_path(Path(path))
     scratch = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         make_folder(target.parent)
@@ -417,8 +416,13 @@ def written_atomically(path: str | os.PathLike[str], needed: int = 0) -> Iterato
             scratch.unlink()
 
 
-def _is_read_only(path: Path) -> bool:
-    return path.exists() and not path.stat().st_mode & stat.S_IWUSR
+def replaced_path(path: Path) -> Path:
+    """Return what to replace when `path` is written: what a symbolic link points to, not the link.
+
+    If that is read-only, as in content-addressed stores, it is the link.
+    """
+    is_read_only = path.exists() and not path.stat().st_mode & stat.S_IWUSR
+    return Path(os.path.realpath(path)) if path.is_symlink() and not is_read_only else path
 
 
 def error_text(error: Exception) -> str:

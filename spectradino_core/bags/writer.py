@@ -20,7 +20,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 
 from spectradino_core.bags import BagError
 from spectradino_core.bags.messages import writing_types
-from spectradino_core.files import write_error
+from spectradino_core.files import replaced_path, write_error
 
 STORAGES = ("mcap", "sqlite3")
 COMPRESSIONS = {
@@ -81,6 +81,7 @@ class BagWriter:
                 "replaced: choose another name"
             )
         self._storage, self._compression = storage, compression
+        self.path = replaced_path(self.path)
         self._scratch = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         self._writer: Writer | None = None
         self._connections: dict[str, Connection] = {}

@@ -140,3 +140,16 @@ def test_latched_topics_are_played_back_for_late_listeners(tmp_path):
     with Reader(tmp_path / "bag") as reader:
         durability = {c.topic: c.ext.offered_qos_profiles[0].durability for c in reader.connections}
     assert durability == {"/labels": QosDurability.TRANSIENT_LOCAL, "/mode": QosDurability.VOLATILE}
+
+
+@pytest.mark.parametrize("name", ["a.mcap", "a"])
+def test_what_a_link_points_to_is_replaced(tmp_path, name):
+    (tmp_path / "store").mkdir()
+    link = tmp_path / name
+    link.symlink_to(f"store/{name}")
+    for _ in range(2):  # dangling, then replaced
+        with BagWriter(link, overwrite=True) as writer:
+            writer.add("/a", "std_msgs/msg/String")
+    assert link.is_symlink()
+    assert (tmp_path / "store" / name).exists()
+    assert [path.name for path in (tmp_path / "store").iterdir()] == [name]
