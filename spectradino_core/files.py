@@ -211,7 +211,7 @@ def read_yaml(path: str | os.PathLike[str], kind: str) -> Any:
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """Parse untrusted YAML, one document with plain values only, without aliases and with at most 64 levels.
+    """Parse untrusted YAML: one document, plain values, no aliases, no repeated keys, at most 64 levels.
 
     Raises:
         FileError: the YAML is invalid or exceeds the limits, or PyYAML is not installed; names `source`.

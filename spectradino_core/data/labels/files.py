@@ -21,6 +21,7 @@ from spectradino_core.text import printable
 
 T = TypeVar("T")
 
+_MAX_NAME = 255
 _DRIVE = re.compile(r"[A-Za-z]:")
 _ROBOFLOW = re.compile(r"(?P<stem>.+?)(_(jpe?g|png|bmp|tiff?|webp|gif))*\.rf\.[0-9A-Za-z]{8,64}", re.IGNORECASE)
 _LABEL_STUDIO = re.compile(r"[0-9a-f]{8}-(?P<stem>\d{1,12}[._-]\d{9}|\d{10}[._-]\d{6}|\d{16,19})")
@@ -108,13 +109,18 @@ def posix_name(text: object) -> str:
 
 def is_roboflow(name: str) -> bool:
     """Return whether a file name is that of a Roboflow export: `street_jpg.rf.<hash>.jpg` for street.jpg."""
-    return _ROBOFLOW.fullmatch(PurePosixPath(name).stem) is not None
+    return _roboflow(PurePosixPath(name).stem) is not None
+
+
+def _roboflow(stem: str) -> re.Match[str] | None:
+    """Match a stem; a longer one than file systems have would take quadratic time."""
+    return _ROBOFLOW.fullmatch(stem) if len(stem) <= _MAX_NAME and ".rf." in stem.lower() else None
 
 
 def plain_stem(name: str) -> str:
     """Return a file's name without folders, extension, Roboflow's suffix and Label Studio's prefix to a stamp."""
     stem = PurePosixPath(name).stem
-    found = _ROBOFLOW.fullmatch(stem) or _LABEL_STUDIO.fullmatch(stem)
+    found = _roboflow(stem) or _LABEL_STUDIO.fullmatch(stem)
     return found["stem"] if found else stem
 
 

@@ -78,11 +78,17 @@ def read_yolo(
                 f"{path}, line {number}: class {label} has no name: add it to the {len(names)} names in data.yaml or "
                 "classes.txt"
             )
-        is_tracked = len(values) == 7 and values[6] >= 1 and values[6] % 1 == 0 and _may_be_key_points(values[:5])
+        is_tracked = (
+            key_points is None
+            and len(values) == 7
+            and values[6] >= 1
+            and values[6] % 1 == 0
+            and _may_be_key_points(values[:5])
+        )
         if is_polygon and is_tracked:
             raise LabelError(
                 f"{path}, line {number}: {line.strip()[:80]!r} seems to be a box with its score and the number of its "
-                "track: remove these two"
+                "track: remove these two; if it is a polygon, add 'kpt_shape: []' to data.yaml"
             )
         if is_polygon:
             if shapes is not None and key_points is None:
@@ -141,7 +147,10 @@ def _of_yaml(path: Path, text: str) -> YoloNames:
                 raise LabelError(f"{path}: names class {number} twice: keep one of the names")
             names[number] = _scalar(name)
         if "kpt_shape" in data:
-            names.key_points = math.prod(min(int(count), _MAX_CLASSES) for count in data["kpt_shape"] or [0])
+            shape = data["kpt_shape"] or []
+            if not isinstance(shape, list) or any(type(one) is not int or not 0 < one < _MAX_CLASSES for one in shape):
+                raise LabelError(f"{path}: holds a damaged kpt_shape: give a list such as [17, 3], or [] for polygons")
+            names.key_points = math.prod(shape[:2]) if shape else 0
     except FileError as error:
         raise LabelError(str(error)) from None
     except LabelError:

@@ -419,7 +419,7 @@ class _Folders:
         return self._plain[folders]
 
 
-class _Place(NamedTuple):
+class _Location(NamedTuple):
     """Split, camera and plain folders of images."""
 
     split: str | None
@@ -428,18 +428,18 @@ class _Place(NamedTuple):
 
 
 class _Images:
-    """Images by path, place and stem, among which label files of several images find theirs."""
+    """Images by path, location and stem, among which label files of several images find theirs."""
 
     def __init__(self, images: list[File], folders: _Folders) -> None:
         self._folders = folders
         self.by_path = {image.relative: image for image in images}
-        self._places: dict[_Place, dict[str, list[File]]] = defaultdict(lambda: defaultdict(list))
+        self._locations: dict[_Location, dict[str, list[File]]] = defaultdict(lambda: defaultdict(list))
         for image in images:
-            place = self._places[_Place(image.split, image.camera, folders.of(image.folders))]
+            location = self._locations[_Location(image.split, image.camera, folders.of(image.folders))]
             for stem in {plain_stem(posix_name(image.relative)).casefold(), image.stem}:
-                place[stem].append(image)
-        self._with_part: dict[str, list[_Place]] = defaultdict(list)
-        for one in self._places:
+                location[stem].append(image)
+        self._with_part: dict[str, list[_Location]] = defaultdict(list)
+        for one in self._locations:
             for part in set(one.folders):
                 self._with_part[part].append(one)
 
@@ -455,18 +455,18 @@ class _Images:
         names = coco.by_name()
         near = self._near(file)
         nearest = max(near.values(), default=(0, False))
-        best = {place for place, rank in near.items() if rank == nearest}
+        best = {location for location, rank in near.items() if rank == nearest}
         named = {
-            folder: frozenset(place for place in self._having(_parts_of_paths([folder])) if _fits(file, place))
+            folder: frozenset(location for location in self._having(_parts_of_paths([folder])) if _fits(file, location))
             for folder in {name.rpartition("/")[0] for name in names.entries}
         }
-        stems: dict[frozenset[_Place], set[str]] = defaultdict(set)
+        stems: dict[frozenset[_Location], set[str]] = defaultdict(set)
         for name in names.entries:
             stems[named[name.rpartition("/")[0]]].add(plain_stem(name).casefold())
         fitting = {path: self.by_path[path] for path in self.by_path.keys() & names.entries.keys()}
-        for places, wanted in stems.items():
-            for place in best | places or {place for place in self._places if _fits(file, place)}:
-                here = self._places[place]
+        for locations, wanted in stems.items():
+            for location in best | locations or {location for location in self._locations if _fits(file, location)}:
+                here = self._locations[location]
                 fitting |= {image.relative: image for stem in here.keys() & wanted for image in here[stem]}
         images = [fitting[path] for path in sorted(fitting)]
 
@@ -479,27 +479,27 @@ class _Images:
         by_name = [] if rows else found(lambda one: "/".join((*one.folders, one.path.name)), lambda one: one.path.name)
         return self._distinct(file, rows or by_name, near), bool(by_name)
 
-    def _having(self, parts: Iterable[str]) -> set[_Place]:
-        return {place for part in parts for place in self._with_part.get(part, ())}
+    def _having(self, parts: Iterable[str]) -> set[_Location]:
+        return {location for part in parts for location in self._with_part.get(part, ())}
 
-    def _near(self, file: File) -> dict[_Place, tuple[int, bool]]:
-        """Return the places with folders in a label file's path: how many words, and if one is the whole file name."""
+    def _near(self, file: File) -> dict[_Location, tuple[int, bool]]:
+        """Return the locations with folders in a label file's path: how many words, and if one is the whole name."""
         parts = re.split(r"[\W_]+", name_key(file.path.stem))[:_MAX_WORDS]
         words = [word for part in parts if (word := _form(part))]
         titles = {"_".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, len(words) + 1)}
         whole = {"_".join(words), name_key(file.path.stem)}
         own = {*self._folders.of(file.folders), *titles, *whole}
         return {
-            place: (
-                sum(len(_WORD.findall(part)) for part in place.folders if part in own),
-                not whole.isdisjoint(place.folders),
+            location: (
+                sum(len(_WORD.findall(part)) for part in location.folders if part in own),
+                not whole.isdisjoint(location.folders),
             )
-            for place in self._having(own)
-            if _fits(file, place)
+            for location in self._having(own)
+            if _fits(file, location)
         }
 
     def _distinct(
-        self, file: File, found: list[tuple[File, CocoImage]], near: dict[_Place, tuple[int, bool]]
+        self, file: File, found: list[tuple[File, CocoImage]], near: dict[_Location, tuple[int, bool]]
     ) -> dict[str, CocoImage]:
         """Assign each entry to at most one image of each camera."""
         claims: dict[tuple[int, str | None], list[tuple[Any, File, CocoImage]]] = defaultdict(list)
@@ -509,7 +509,7 @@ class _Images:
             folders = self._folders.of(image.folders)
             parts = _parts_of_paths([path.parent.as_posix()])
             listed = sum(part in parts for part in folders)
-            words, is_whole = near.get(_Place(image.split, image.camera, folders), (0, False))
+            words, is_whole = near.get(_Location(image.split, image.camera, folders), (0, False))
             is_other = image.relative != entry.name, image.path.name != path.name
             if (words, is_whole) < nearest and not listed and is_other[0]:
                 continue
@@ -650,7 +650,7 @@ def _parts_of(folders: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
     return frozenset(part for count in range(len(folders) + 1) for part in combinations(folders, count))
 
 
-def _fits(file: File, image: File | _Place) -> bool:
+def _fits(file: File, image: File | _Location) -> bool:
     return (image.split is None or file.split in (None, image.split)) and file.camera in (None, image.camera)
 
 

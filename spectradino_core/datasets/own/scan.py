@@ -58,7 +58,7 @@ _WORD = re.compile(r"[a-z]+|\d+")
 _SEPARATORS = re.compile(r"[\W_]+")
 _DIGITS = re.compile(r"\d+")
 _TIMES_OF_DAY = re.compile(r"dawn|morning|noon|afternoon|dusk|evening|night")
-_MAX_DEPTH, _MAX_FILES = 8, 2_000_000
+MAX_DEPTH, _MAX_FILES = 8, 2_000_000
 _COLOUR_SAMPLES = 12
 
 
@@ -143,7 +143,7 @@ def scan(root: Path, rgb: str | None = None, infrared: str | None = None, band: 
     partial_splits: dict[str, str] = {}
     files, deep = _walk(root)
     if deep:
-        found.remarks.append(f"folders more than {_MAX_DEPTH} deep, such as {deep[0]}, are not searched: move them up")
+        found.remarks.append(f"folders more than {MAX_DEPTH} deep, such as {deep[0]}, are not searched: move them up")
     labelled = {path.with_suffix("") for path, _ in files if path.suffix.lower() in (".txt", ".xml", ".json")}
     for path, parts in files:
         ending = path.suffix.lower()
@@ -210,12 +210,12 @@ def _walk(root: Path) -> tuple[list[tuple[Path, tuple[str, ...]]], list[str]]:
             state = folder.stat()
             if (state.st_dev, state.st_ino) in seen:
                 continue
-            if len(parts) > _MAX_DEPTH:
+            if len(parts) > MAX_DEPTH:
                 deep.append("/".join(parts))
                 continue
             seen.add((state.st_dev, state.st_ino))
             with os.scandir(folder) as entries:
-                names = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+                names = sorted((entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith("."))
         except OSError as error:
             raise LabelError(f"{folder}: can't be listed ({error.strerror})") from None
         found += [(folder / name, parts) for name, is_folder in names if not is_folder]
@@ -223,6 +223,13 @@ def _walk(root: Path) -> tuple[list[tuple[Path, tuple[str, ...]]], list[str]]:
         if len(found) > _MAX_FILES:
             raise LabelError(f"{root}: more than {_MAX_FILES} files; give the data set's own folder")
     return found, deep
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _below(root: Path, folder: str) -> str:
@@ -245,7 +252,7 @@ def _described(
     mask = "no"
     for i, part in enumerate(parts):
         words = _WORD.findall(name_key(part))
-        by_path = given.get(name_key("/".join(parts[: i + 1])))
+        by_path = given.get(name_key("/".join(parts[: i + 1]))) if given else None
         explicit = by_path or given.get(name_key(part))
         bands = [word for word in words if word in _BANDS]
         if explicit:
@@ -312,7 +319,7 @@ def _read_stems(found: Scan, decide: bool) -> None:
         if 2 * len(matches) < total[folder]:
             continue
         of = {file: INFRARED if match["camera"] in _STEM_BANDS else RGB for file, match in matches.items()}
-        is_mixed = len(set(of.values())) == 2  # otherwise the folder's name knows better
+        is_mixed = len(set(of.values())) == 2  # otherwise the folder's name decides
         for file, match in matches.items():
             image = replace(file, name=_without_camera(file, match))
             if decide and (file.camera is None or is_mixed):
@@ -471,7 +478,7 @@ def _drop_sensor_folders(found: Scan) -> None:
     kinds = ({_TIMES_OF_DAY.sub("day", _DIGITS.sub("0", part)) for part in own} for own in (rgb, infrared))
     if not rgb | infrared or set.intersection(*kinds):
         return
-    if not (rgb and infrared):  # else `_named` says so
+    if not (rgb and infrared):  # else `_named` reports it
         names = " and ".join(sorted(rgb | infrared))
         found.remarks.append(f"folders named {names} are taken for a camera's: rename them if they are recordings")
     found.images = [

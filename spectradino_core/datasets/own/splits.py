@@ -16,11 +16,12 @@ from pathlib import PurePosixPath
 from spectradino_core.data.images import IMAGE_ENDINGS
 from spectradino_core.data.labels import LabelError
 from spectradino_core.data.labels.files import name_key, plain_stem, posix_name, read_text
-from spectradino_core.datasets.own.scan import SPLIT_WORDS, File, Scan, other_folders
+from spectradino_core.datasets.own.scan import MAX_DEPTH, SPLIT_WORDS, File, Scan, other_folders
 from spectradino_core.files import FileError, parse_yaml
 from spectradino_core.text import counted
 
-_VOC_FLAG = re.compile(r"\s+-?[01]$")
+_MAX_PATH = 4096
+_VOC_FLAG = re.compile(r"(?<!\s)\s+-?[01]$")  # linear in the number of spaces
 _WORD = re.compile(r"[a-z]+")
 
 _Key = tuple[str | None, str]
@@ -30,6 +31,8 @@ _Votes = dict[_Key, dict[str, str]]
 
 def assign_splits(found: Scan) -> None:
     """Assign splits to images whose folders show none; images that the lists leave out are moved to `found.unlisted`.
+
+    Without a list for train, those are for train.
 
     Raises:
         LabelError: an image is listed in two splits.
@@ -116,7 +119,7 @@ def _by_lines(found: Scan, lines: Sequence[tuple[str, str, str]]) -> _Votes:
         lost: dict[str, list[str]] = defaultdict(list)
         for text, split, source in lines:
             # VOC's lists of one class append 1, 0 or -1, other lists the boxes; a path may be relative to its list.
-            texts = (text, _VOC_FLAG.sub("", text), text.split()[0])
+            texts = (text, _VOC_FLAG.sub("", text), text.split()[0]) if len(text) <= _MAX_PATH else ()
             paths = [
                 path for one in texts for path in (posixpath.join(posixpath.dirname(source), posix_name(one)), one)
             ]
@@ -149,9 +152,11 @@ def _matches(by_stem: dict[str, list[File]], text: str, by_path: bool) -> list[t
     """Return the images that a line may mean, each with the number of equal folders."""
     *folders, name = _parts(text) or ("",)
     is_file = PurePosixPath(name).suffix in IMAGE_ENDINGS
-    other = other_folders(folders)
+    files = by_stem.get(name_key(plain_stem(name if is_file else f"{name}.png")), ())
+    folders = folders[-MAX_DEPTH - 1 :]  # images have no more
+    other = other_folders(folders) if files else ()
     found = []
-    for file in by_stem.get(name_key(plain_stem(name if is_file else f"{name}.png")), ()):
+    for file in files:
         own = _parts(file.parent)
         if not (by_path and folders and own):
             found.append((0, file))
@@ -201,16 +206,19 @@ def _yaml_entries(found: Scan) -> Iterator[tuple[File, str, str, list[tuple[str,
             continue
         if not isinstance(data, dict):
             continue
-        base = data.get("path") if isinstance(data.get("path"), str) else ""
+        base = path if isinstance(path := data.get("path"), str) else ""
         for key, value in data.items():
-            split = SPLIT_WORDS.get(name_key(str(key))) if isinstance(key, str) else None
-            for entry in (value if isinstance(value, list) else [value]) if split else ():
-                if isinstance(entry, str) and entry.strip():
+            split = SPLIT_WORDS.get(name_key(key)) if isinstance(key, str) else None
+            for entry in value if isinstance(value, list) else [value]:
+                if split and isinstance(entry, str) and entry.strip():
+                    if len(base) + len(entry) > _MAX_PATH:
+                        yield file, split, entry, []
+                        continue
                     joined = posixpath.join(file.parent, posix_name(base), posix_name(entry))
                     parts = _parts(joined)
                     # The data may have been moved, so the first folders of a path need not exist.
-                    paths = [parts[i:] for i in range(len(parts))]
-                    yield file, split or "", entry, [()] if posix_name(joined) == "." else paths
+                    paths = [parts[i:] for i in range(max(0, len(parts) - MAX_DEPTH - 2), len(parts))]
+                    yield file, split, entry, [()] if posix_name(joined) == "." else paths
 
 
 def _resolve(found: Scan, paths: Sequence[tuple[str, ...]]) -> set[_Key]:

@@ -48,6 +48,16 @@ def test_a_box_with_score_and_track_is_no_triangle(tmp_path: Path) -> None:
         corners(tmp_path, f"{BOX} 0.91 7")
 
 
+@pytest.mark.parametrize("shape", ["[-1, 3]", "'17'", "{17: 3}", "[yes]", "[1.5]"])
+def test_a_damaged_kpt_shape_is_refused(tmp_path: Path, shape: str) -> None:
+    with pytest.raises(LabelError, match="data.yaml: holds a damaged kpt_shape: give a list such as"):
+        corners(tmp_path, BOX, f"kpt_shape: {shape}")
+
+
+def test_declared_polygons_may_end_at_the_edge(tmp_path: Path) -> None:
+    assert corners(tmp_path, "0 0.5 0.5 0.4 1 0.6 1", "kpt_shape: []") == (40.0, 50.0, 60.0, 100.0)
+
+
 @pytest.mark.parametrize(
     ("shape", "points"), [("[3, 2]", " 0.5 0.4" * 3), ("[17, 3]", " 0 0 0" * 17), ("[1, 2]", " 0.9 0.9")]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,3 +117,32 @@ def test_names_match_in_either_case_and_unicode_form(tmp_path: Path, form: str) 
     write_image(tmp_path / unicodedata.normalize(form, "rgb/Bild Ä 1.jpg"), colour(90))
     with pytest.raises(LabelError, match=r"BILD .* and rgb/Bild .* are two rgb images of one name"):
         open_own(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("data.yaml", f"names: [{', '.join(NAMES)}]\ntrain: {'a/' * 50_000}x.txt\n"),
+        ("train.txt", f"rgb/0.png\n{'a/' * 100_000}0.png\n"),
+        ("train.txt", f"rgb/0.png\nrgb/1.png{' ' * 100_000}x\n"),
+        ("train.txt", f"rgb/0.png\n{'_jpg' * 25_000}.png\n"),
+    ],
+)
+def test_long_lines_take_no_time(tmp_path: Path, name: str, text: str) -> None:
+    """Each took minutes: of quadratic time in their length."""
+    for number in range(2):
+        write_image(tmp_path / f"rgb/{number}.png", colour(90))
+        write_yolo(tmp_path / f"rgb/{number}.txt", objects_of(0))
+    (tmp_path / "classes.txt").write_text("\n".join(NAMES))
+    (tmp_path / name).write_text(text)
+    started = time.process_time()
+    open_own(tmp_path)
+    assert time.process_time() - started < 10
+
+
+def test_a_link_to_itself_is_no_folder(tmp_path: Path) -> None:
+    write_image(tmp_path / "rgb/0.png", colour(90))
+    write_yolo(tmp_path / "rgb/0.txt", objects_of(0))
+    (tmp_path / "classes.txt").write_text("\n".join(NAMES))
+    (tmp_path / "loop").symlink_to("loop")
+    assert open_own(tmp_path).provenance["images"] == {"train": {"rgb only": 1}}
