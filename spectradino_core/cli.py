@@ -24,6 +24,7 @@ from spectradino_core.commands import (
     finetune,
     pretrain,
 )
+from spectradino_core.commands.shared_options import parse_size
 from spectradino_core.files import check_folder, error_text
 from spectradino_core.options import Parser, add_former, add_option, claim_file, require_model
 from spectradino_core.text import PrintableFormatter, PrintableStream, has_lost_reader, log_line, with_stdout
@@ -103,6 +104,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--name", help="model name to store (default: the recipe's)")
     add_option(command, "--score-threshold", " to store (default: the recipe's)")
     add_option(command, "--nms-iou", " to store (default: the recipe's)")
+    size = "; larger than in training: smaller objects, and time that grows with the area (default: the recipe's)"
+    add_option(command, "--input-size", size)
     add_option(command, "--data", " with an index_val.json: also measure parity on its val split")
     command.add_argument(
         "--inputs", choices=("raw", "normalised"), default="raw",
@@ -141,6 +144,8 @@ def _export(options: argparse.Namespace) -> int:
         claim_file(path, (".onnx",), options.overwrite or path not in paths.values(), own=METADATA_KEY)
     model, info = load_perception(options.model)
     changes = {"name": options.name, "score_threshold": options.score_threshold, "nms_iou": options.nms_iou}
+    if options.input_size is not None:
+        changes["input_size"] = parse_size(options.input_size, model.architecture.vit.patch)
     info = info.with_(**{key: value for key, value in changes.items() if value is not None})
     pairs = list(ScenePairs.held_out("report", 8, info.infrared))
     if options.data is not None:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from spectradino_core.runtime.bundle import ModelInfo
     from spectradino_core.training.recipes import FinetuneRecipe
 
-_OF_MODEL = "task variant baseline head fusion fuse-at strides upernet-width input-size"
-"""Options that define the recipe of a data set; a named recipe accepts only --backbone and --mode."""
+_OF_MODEL = "task variant baseline head fusion fuse-at strides upernet-width"
+"""Options that define the architecture of a data set's recipe; a named recipe has its own."""
 
 
 def add(commands: Any) -> None:
@@ -275,8 +275,6 @@ def _of_dataset(options: argparse.Namespace, benchmark: Benchmark) -> FinetuneRe
     )
     if start is not None:
         recipe = _match_start(recipe, *start, options, heads)
-    if options.input_size is not None:
-        recipe = replace(recipe, input_size=parse_size(options.input_size, recipe.architecture.vit.patch))
     return recipe
 
 
@@ -347,6 +345,8 @@ def _changed(recipe: FinetuneRecipe, options: argparse.Namespace) -> FinetuneRec
     )
     if options.steps is not None:  # a short run warms up for at most a tenth of it
         recipe, loop = replace(recipe, epochs=None), replace(loop, warmup=min(loop.warmup, options.steps // 10))
+    if options.input_size is not None:
+        recipe = replace(recipe, input_size=parse_size(options.input_size, recipe.architecture.vit.patch))
     augmentation = PLAIN if options.no_augmentation else recipe.augmentation
     return replace(
         recipe,

@@ -188,14 +188,15 @@ def test_finetune_export_evaluate(tmp_path, capsys):
     assert [len(row["seeds"]) for row in rows.values()] == [1, 1, 1, 0]
     assert (report / "report.html").stat().st_size > 20_000
     plain = tmp_path / "plain.onnx"
-    assert (
-        main(["export", "--model", str(run / "model.safetensors"), "--out", str(plain), "--inputs", "normalised"]) == 0
-    )
-    for file, form in ((model, (2, "raw")), (plain, (1, None))):
+    command = ["export", "--model", str(run / "model.safetensors"), "--out", str(plain), "--inputs", "normalised"]
+    assert main([*command, "--input-size", "200x140"]) == 1
+    assert "'200x140' is not a size: give WIDTHxHEIGHT in pixels, both multiples of 14" in capsys.readouterr().err
+    assert main([*command, "--input-size", "196x154"]) == 0
+    for file, form in ((model, (2, "raw", [168, 140])), (plain, (1, None, [196, 154]))):
         capsys.readouterr()
         assert main(["info", "--model", str(file)]) == 0
         info = json.loads(capsys.readouterr().out)
-        assert (info["format"], info.get("inputs")) == form
+        assert (info["format"], info.get("inputs"), info["input_size"]) == form
 
 
 @pytest.mark.parametrize(("module", "extra"), [("torch", "train"), ("rosbags", "bag,runtime")])

@@ -261,7 +261,7 @@ def test_the_command_as_a_user_types_it(shared_data, backbone, tmp_path, capsys)
         (["--recipe", "smoke", "--fuse-at", "last"], "--fuse-at is for --dataset"),
         (["--recipe", "smoke", "--strides", "7-28"], "--strides is for --dataset"),
         (["--recipe", "smoke", "--upernet-width", "256"], "--upernet-width is for --dataset"),
-        (["--recipe", "smoke", "--input-size", "112x84"], "--input-size is for --dataset"),
+        (["--recipe", "smoke", "--input-size", "100x84"], "'100x84' is not a size: give WIDTHxHEIGHT in pixels, both"),
         (["--dataset", "flir", "--backbone", "no.pth"], "no.pth"),
     ],
 )
