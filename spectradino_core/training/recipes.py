@@ -6,14 +6,18 @@ Recipes are Python rather than configuration files, so that they are type-checke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from spectradino_core.data.augment import Augmentation, shrink
+from spectradino_core.data.labels import LabelError
 from spectradino_core.data.mixture import Mixture, Source
+from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scene_sets import ScenePairs
-from spectradino_core.evaluation.sets import FolderSet
+from spectradino_core.datasets.own.folder import open_own
+from spectradino_core.evaluation.sets import FolderSet, Vocabulary
 from spectradino_core.files import folder_fault
 from spectradino_core.modality import Modality
 from spectradino_core.models.perception import Architecture
@@ -22,6 +26,8 @@ from spectradino_core.scenes import BOX_CLASSES, MASK_CLASSES, MASK_PALETTE
 from spectradino_core.thermal import ThermalContract
 from spectradino_core.training.loop import LoopOptions
 from spectradino_core.training.modes import LR_GROUPS, MODES
+
+log = logging.getLogger(__name__)
 
 SCENES = "scenes"
 """Name of the synthetic scenes in a mix."""
@@ -75,7 +81,8 @@ class FinetuneRecipe:
         scene_share: fraction of the samples that are scenes; the rest is divided among `real`.
         real: data sets beside the scenes, by folder name under the data root.
         mix: replaces `scene_share` and `real`: (name, weight) of each source, "scenes" or the name, or its unique
-            prefix, of a folder under the data root. Sources may be pairs or images of one camera, with boxes or masks.
+            prefix, of a folder under the data root: one with an index (see `data.paired_folder`) or own data (see
+            `datasets.own`). Sources may be pairs or images of one camera, with boxes or masks.
         kept_scale: maximum size of real images in memory relative to the network's input, which makes augmentation
             cheaper; None: original size.
         early_size: (width, height) of the network's input in the first steps (progressive resizing); None: no change.
@@ -167,9 +174,25 @@ class FinetuneRecipe:
                 sources.append((fraction, ScenePairs.training(band, self.scene_size, self.scene_pool)))
             else:
                 assert data is not None
-                folder = FolderSet(data / name, "train", band, BOX_CLASSES, MASK_CLASSES)
-                sources.append((fraction, [one if largest is None else shrink(one, largest) for one in folder]))
+                samples = self._samples(data / name, band)
+                sources.append((fraction, [one if largest is None else shrink(one, largest) for one in samples]))
         return Mixture(sources, self.augmentation, self.seed), fractions
+
+    def _samples(self, folder: Path, band: Modality) -> Iterator[PairedSample]:
+        """Read the training split of a source: a folder with an index, else own data, whose classes match by name."""
+        if (folder / "index_train.json").is_file():
+            return iter(FolderSet(folder, "train", band, BOX_CLASSES, MASK_CLASSES))
+        try:
+            own = open_own(folder, band)
+        except LabelError as error:
+            raise LabelError(f"{error}; nor is there an index_train.json") from None
+        pairs = own.benchmark.open(folder, own.benchmark.train_split)
+        vocabulary = Vocabulary.between(self.info(), pairs, folder.name)
+        for remark in own.remarks:
+            log.info("%s: %s", folder.name, remark)
+        if vocabulary.unknown:
+            log.warning("%s: its labels of %s are not used", folder.name, ", ".join(vocabulary.unknown))
+        return map(vocabulary, pairs.samples())
 
     def _fractions(self, data: Path | None) -> dict[str, float]:
         """Return each source's fraction of the samples by name; without `data` all are scenes."""

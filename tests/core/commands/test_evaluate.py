@@ -11,7 +11,7 @@ import pytest
 
 from spectradino_core.cli import main
 from spectradino_core.commands import finetune as finetune_command
-from spectradino_core.commands.finetune import _of_dataset
+from spectradino_core.commands.finetune import _changed, _of_dataset
 from spectradino_core.datasets import find_benchmark
 from spectradino_core.evaluation.comparison import same_task
 from spectradino_core.models.checkpoints import save_spectradino
@@ -56,7 +56,7 @@ def test_baseline_command_matches_heads_sizes_and_data(dataset, changes, tmp_pat
     parser = argparse.ArgumentParser()
     finetune_command.add(parser.add_subparsers())
     options = parser.parse_args(words[1:])
-    baseline = _of_dataset(options, find_benchmark(options.dataset))
+    baseline = _changed(_of_dataset(options, find_benchmark(options.dataset)), options)
     assert (baseline.dataset, baseline.input_size, baseline.mode) == (dataset, (98, 84), "head")
     assert baseline.architecture == replace(recipe.architecture, backbone="dinov2_repeat")
     same_task({"model": recipe.info(), "baseline": baseline.info()})

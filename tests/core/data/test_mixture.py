@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -198,6 +199,29 @@ def test_images_of_one_camera_are_drawn_with_what_their_set_labels(tmp_path):
     for index in range(40):  # the only frame is never the one that is hidden
         sample, present = mixed.sample(index)
         assert tuple(present) == sample.present
+
+
+def test_own_data_is_a_source_with_its_classes_by_name(tmp_path, caplog):
+    folder = tmp_path / "mine"
+    for place in ("thermal/train", "labels/train"):
+        (folder / place).mkdir(parents=True)
+    (folder / "classes.txt").write_text("forklift\nbike\n")
+    for number in (1, 2):
+        cv2.imwrite(str(folder / f"thermal/train/{number}.png"), np.full((32, 40), 90 * number, np.uint8))
+        (folder / f"labels/train/{number}.txt").write_text("1 0.5 0.5 0.5 0.5\n0 0.1 0.1 0.1 0.1\n")
+    recipe = replace(box_real(), mix=(("mine", 1),))
+    mixed, fractions = recipe.mixture(tmp_path)
+    sample, present = mixed.sample(0)
+    assert (fractions, present.tolist(), sample.present) == ({"mine": 1}, [False, True], (False, True))
+    assert (set(sample.labels.tolist()), sample.labelled_classes, sample.mask) == ({1}, (1,), None)
+    assert "mine: its labels of forklift are not used" in caplog.text
+    for text in (folder / "labels/train").iterdir():
+        text.write_text("0 0.5 0.5 0.5 0.5\n")
+    with pytest.raises(ValueError, match="no class in common: it labels boxes of forklift"):
+        recipe.mixture(tmp_path)
+    shutil.rmtree(folder / "thermal")
+    with pytest.raises(ValueError, match="mine.*no image.*nor is there an index_train.json"):
+        recipe.mixture(tmp_path)
 
 
 def test_a_mix_names_its_folders_by_what_they_begin_with(tmp_path):
