@@ -68,6 +68,8 @@ EXTRAS = {
         "mcap-ros2-support>=0.5",
         "mypy>=1.10",
         "pycocotools>=2.0.7",
+        # Crashes on deeply nested YAML, so that tests show that bags never reach it (bags/rosbag2.py).
+        "ruamel.yaml.clib>=0.2.12",
         "pytest>=8",
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.6",

@@ -17,9 +17,10 @@ from tempfile import TemporaryDirectory, gettempdir
 
 import apsw
 from rosbags.interfaces import Connection
-from rosbags.rosbag2 import Reader, ReaderError
+from rosbags.rosbag2 import ReaderError
 
 from spectradino_core.bags import BagError
+from spectradino_core.bags.rosbag2 import Reader
 from spectradino_core.bags.salvage import (
     CDR,
     ZSTD,

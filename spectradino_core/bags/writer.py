@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, WriterError
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, WriterError
 
 from spectradino_core.bags import BagError
 from spectradino_core.bags.messages import writing_types
+from spectradino_core.bags.rosbag2 import Writer
 from spectradino_core.files import replaced_path, write_error
 
 STORAGES = ("mcap", "sqlite3")

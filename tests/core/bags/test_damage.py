@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ruamel.yaml import YAML
 
 from spectradino_core.bags import BagError
 from spectradino_core.bags.reader import BagReader
@@ -78,6 +80,27 @@ def test_without_metadata_the_files_are_read_and_reindexing_is_advised(whole, tm
     found, damage = stamps(bag)
     assert len(found) == 80
     assert "ros2 bag reindex" in damage[0]
+
+
+@pytest.mark.parametrize("level", ["metadata", "QoS of the metadata", "QoS of the file"])
+def test_deep_nesting_crashes_nothing(whole, tmp_path, level):
+    """libyaml, which ruamel.yaml.clib brings, overflows the stack."""
+    bag = shutil.copytree(whole["sqlite3"], tmp_path / "bag")
+    metadata, deep = bag / "metadata.yaml", "[" * 100_000
+    if level == "QoS of the file":
+        metadata.unlink()
+        with contextlib.closing(sqlite3.connect(next(bag.glob("*.db3")))) as database, database:
+            database.execute("UPDATE topics SET offered_qos_profiles = ?", (deep,))
+    elif level == "metadata":
+        metadata.write_text(deep)
+    else:
+        stored = YAML(typ="safe", pure=True).load(metadata)
+        for topic in stored["rosbag2_bagfile_information"]["topics_with_message_count"]:
+            topic["topic_metadata"]["offered_qos_profiles"] = deep
+        YAML(typ="safe", pure=True).dump(stored, metadata)
+    found, damage = stamps(bag)
+    assert len(found) == 80
+    assert damage
 
 
 def test_noise_in_the_middle_ends_reading_with_a_report(whole, tmp_path):
