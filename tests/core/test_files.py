@@ -52,6 +52,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], d
     return {(result["reader"], result["kind"]): result for result in results}
 
 
+@pytest.mark.slow  # a process that waits for hanging readers; the tests below cover the rules
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("reader", READERS)
 def test_what_is_no_file_is_refused_in_one_sentence(hostile: dict, reader: str, kind: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from spectradino_msgs.msg import CameraMode, FrameReport
 
@@ -14,6 +15,7 @@ from tests.ros.rig import Rig, Streams
 RGB, IR = rgb_pixels((160, 120), (20, 20, 60, 50)), ir_pixels((80, 60), (40, 30, 60, 50))
 
 
+@pytest.mark.slow  # it waits; tests/core/streams covers the rate
 def test_inference_is_switched_off_and_on_with_the_model_kept_and_limited_to_a_rate(blob_model, peer):
     with running("-r", "__ns:=/throttle", model=blob_model, device="cpu", threads=1, stale_ms=5000.0) as node:
         rig = Rig(peer, "throttle")

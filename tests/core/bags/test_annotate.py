@@ -76,6 +76,7 @@ def test_class_ids_are_names_on_request(model, tmp_path):
     assert ids == {"index": [["1", "0"]] * 2, "name": [["hot", "red"]] * 2}
 
 
+@pytest.mark.slow  # runtime/test_openvino.py compares the engines
 @pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
 def test_openvino_writes_what_onnx_runtime_does(model, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("SPECTRADINO_CACHE", str(tmp_path / "cache"))

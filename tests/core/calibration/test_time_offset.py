@@ -91,6 +91,7 @@ def test_static_scene_is_refused():
         estimate_time_offset(watch(15, 11, 0, False, still), watch(9, 11, 0, True, still))
 
 
+@pytest.mark.slow  # the static scene covers the refusal
 def test_different_scenes_are_refused():
     with pytest.raises(CalibrationError):
         estimate_time_offset(watch(15, 11, 0, False, several(1)), watch(9, 11, 0, True, several(2)))

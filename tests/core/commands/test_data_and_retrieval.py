@@ -122,6 +122,7 @@ def test_omnivorous_and_retrieval(scenes, backbone, tmp_path, capsys):
     assert (out / "pairs.png").stat().st_size > 5000
 
 
+@pytest.mark.slow  # training/test_omnivorous.py covers bands and maps
 @pytest.mark.usefixtures("undrawn_curves")
 def test_bands_and_maps_of_training_are_those_of_validation(scenes, tmp_path):
     words = ["pretrain", "--system", "omnivorous", "--variant", "test", "--scenes", "4", "--val-scenes", "2"]
@@ -240,6 +241,7 @@ def test_manifests_of_published_layouts(published):
     assert 0 not in masks
 
 
+@pytest.mark.slow  # evaluation/test_representations.py covers the probes
 @pytest.mark.usefixtures("undrawn_curves")
 def test_probes_on_published_sets(published, backbone, tmp_path, capsys):
     """Features of a map, even those of a random backbone, predict its own values; RGB's do not where maps are seen."""

@@ -22,10 +22,12 @@ def loader(case: str, shared: str | None = None) -> list[str]:
     return run("tests.core.data.run_loader", case, shared=shared)
 
 
+@pytest.mark.slow  # processes; the error of the data covers the order up to it
 def test_batches_come_in_order() -> None:
     assert loader("plain") == [*BATCHES, "end"]
 
 
+@pytest.mark.slow  # processes; the killed worker covers the loader
 def test_batches_beyond_shared_memory_use_pipes_and_warn_once() -> None:
     found = loader("no room")
     assert [line for line in found if not line.startswith("LOG")] == [*BATCHES, "end"]
@@ -35,6 +37,7 @@ def test_batches_beyond_shared_memory_use_pipes_and_warn_once() -> None:
     assert reported[0].endswith("in Docker give --shm-size=8g")
 
 
+@pytest.mark.slow  # processes; the killed worker covers the loader
 @pytest.mark.parametrize(("size", "said"), [("6m", "is too small for batches of 4 MB"), ("4k", "is full")])
 def test_a_small_dev_shm(disks: None, size: str, said: str) -> None:
     """6 MB hold one batch of four; 4 kB not even the workers' locks."""

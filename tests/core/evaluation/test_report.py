@@ -196,6 +196,7 @@ def test_what_does_not_belong_together_is_refused(blob):
         compare([model], [], data)
 
 
+@pytest.mark.slow  # datasets/ covers the readers
 def test_a_benchmarks_reader_is_such_a_set():
     """Pairs of `open_benchmark` with an untrained model."""
     torch.manual_seed(0)

@@ -123,6 +123,7 @@ def test_pipeline_opens_checkpoints(exported):
     np.testing.assert_allclose(a.scores, b.scores, atol=1e-3)
 
 
+@pytest.mark.slow  # test_raw_inputs.py covers both forms
 @pytest.mark.parametrize("size", [(333, 150), (1, 1), *(pytest.param(s, marks=SLOW) for s in ((320, 256), (150, 333)))])
 def test_both_input_forms_agree_with_checkpoint(exported, tmp_path_factory, size):
     """Raw and normalised inputs give bitwise equal results, which agree with PyTorch's."""

@@ -146,6 +146,7 @@ def test_every_layout_round_trips(vit: ViT, layout: str, suffix: str, tmp_path: 
         assert getattr(inferred, name) == getattr(vit.config, name)
 
 
+@pytest.mark.slow  # importing transformers takes 5 s; the layouts are tested above
 def test_file_saved_by_transformers_loads(vit: ViT, tmp_path: Path) -> None:
     library = pytest.importorskip("transformers")
     config, kind = vit.config, "Dinov2WithRegisters" if vit.config.registers else "Dinov2"

@@ -74,6 +74,7 @@ def official(vit: ViT) -> State:
     }  # fmt: skip
 
 
+@pytest.mark.slow  # importing transformers takes 5 s; the layouts and positions are tested below
 @pytest.mark.parametrize("size", [(64, 64), (48, 176), (224, 96), (16, 16)])
 @pytest.mark.parametrize(
     "config", [SMALL, GATED, dataclasses.replace(SMALL, registers=1)], ids=["GELU", "gated", "1 register"]

@@ -131,6 +131,7 @@ def hugging_face(folder: Path, config: Any = None, name: str = "Dinov2", **optio
     return model
 
 
+@pytest.mark.slow  # importing transformers takes 5 s; invalid folders are tested below
 @pytest.mark.parametrize("kind", ["Dinov2", "Dinov2WithRegisters"])
 @pytest.mark.parametrize("options", [{}, {"max_shard_size": "50KB"}], ids=["one file", "shards"])
 def test_hugging_face_folder_loads(tmp_path: Path, kind: str, options: dict) -> None:

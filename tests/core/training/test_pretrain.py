@@ -103,6 +103,7 @@ def test_a_stage_from_a_given_backbone(tmp_path, caplog):
         )  # fmt: skip
 
 
+@pytest.mark.slow  # test_student.py covers the temperature
 def test_a_learned_temperature_continues_in_the_next_stage(tmp_path):
     recipes = [replace(recipe, learn_temperature=True, rate=1e-2, clip=0.1) for recipe in RECIPES]
     pretrain(recipes, [Patterns(8)], [], PretrainOptions(tmp_path, **OPTIONS))

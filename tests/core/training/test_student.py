@@ -203,6 +203,7 @@ def test_infrared_bands_of_an_item_are_aligned_on_request(teacher):
     assert student.backbone.stems["lwir"].conv1.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.slow  # the gradients above cover the loss
 def test_rgb_distillation_keeps_the_teachers_rgb(teacher):
     recipe = stage_recipe("test", 3)
     kept = replace(recipe, weights=replace(recipe.weights, rgb=2.0))
