@@ -159,6 +159,7 @@ def test_cameras_of_different_shape_are_named(node, cameras):
     wait_until(lambda: cameras.answered(stamp), "the answer, given all the same")
 
 
+@pytest.mark.slow  # a node; the damaged message above covers reports
 def test_a_publisher_that_can_not_match_is_named(node, cameras):
     """The node requests a depth and best effort only, so this needs an override."""
     topic = "/rgb/image_raw"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from builtin_interfaces.msg import Time
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
@@ -14,6 +15,7 @@ from tests.ros.rig import Rig
 ODD = [(-1, 0), (-(2**31), 0), (0, 0), (2**31 - 1, 2**32 - 1), (5, 999_999_999), (5, 2_000_000_000), (1_800_000_000, 0)]
 
 
+@pytest.mark.slow  # a node; test_hostile_requests.py covers what can end it
 def test_nothing_on_the_clock_topic_ends_the_node(blob_model, peer):
     rig = Rig(peer, "clocked")
     publisher = peer.node.create_publisher(

@@ -132,6 +132,7 @@ def test_a_name_with_a_typing_error_gets_the_right_one(manager):
     )
 
 
+@pytest.mark.slow  # a node; the names above cover requests
 def test_no_parameter_can_be_deleted(manager):
     for name in specs():
         request = SetParameters.Request(parameters=[Parameter(name=name)])

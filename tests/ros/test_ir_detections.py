@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from vision_msgs.msg import Detection2DArray
 
 from tests.ros.harness import corners, ir_pixels, rgb_pixels, running, to_ns, wait_until
@@ -19,6 +20,7 @@ def boxes(message: Detection2DArray) -> dict[str, np.ndarray]:
     return {d.results[0].hypothesis.class_id: corners(d) for d in message.detections}
 
 
+@pytest.mark.slow  # a node; tests/core/bags/test_annotate.py covers the message
 def test_detections_have_the_infrared_frames_header_and_pixels(blob_model, peer):
     options = {
         "model": blob_model,

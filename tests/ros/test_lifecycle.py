@@ -61,6 +61,7 @@ def manager(shared_manager, peer):
         assert peer.call(SetParametersAtomically, service, request).result.successful
 
 
+@pytest.mark.slow  # a node; test_hostile_requests.py covers the guard
 def test_remapped_services_are_guarded_too(peer, blob_model):
     services = "change_state get_state get_available_states get_available_transitions get_transition_graph"
     services += " set_parameters set_parameters_atomically get_type_description"
@@ -244,6 +245,7 @@ def test_an_override_of_a_wrong_type_is_refused_in_a_sentence_and_one_without_ef
         assert node.count("names no topic or QoS policy") == 2
 
 
+@pytest.mark.slow  # a node; the failed configuration covers it
 def test_a_failed_activation_leaves_nothing_behind_and_the_node_alive(peer, blob_model):
     """A camera that can't be subscribed to: in a transition, and later from a timer when a subscriber appears."""
     override = {"qos_overrides./refused/ir/image_raw.subscription.reliability": "bogus"}

@@ -93,6 +93,7 @@ def test_annotations_are_on_the_boxes_of_the_detections(blob_model, peer):
             np.testing.assert_allclose([*drawn[0], *drawn[2]], corners(detection))
 
 
+@pytest.mark.slow  # a node; test_parts.py covers the outputs
 def test_without_foxglove_msgs_there_is_no_such_topic(blob_model, peer):
     if importlib.util.find_spec("foxglove_msgs") is not None:
         pytest.skip("foxglove_msgs is installed")

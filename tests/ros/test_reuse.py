@@ -33,6 +33,7 @@ def play(rig: Rig, seconds: float, ir_from_s: float = 0.0, ir_to_s: float = 1e9)
     return stamps
 
 
+@pytest.mark.slow  # it waits; tests/core/bags/test_replay.py covers reuse
 def test_every_rgb_frame_is_fused_with_the_newest_infrared_frame(tmp_path, peer):
     features = {"features": (1, 46 * 34, 196), "provenance": WEIGHTS}
     model = make_blob_model(tmp_path / "blob.onnx", **features)

@@ -37,6 +37,7 @@ def listed(message: DetectionTemperatures) -> dict[str, tuple[float, float, floa
     return {d.class_id: (d.minimum, d.mean, d.maximum) for d in message.detections}
 
 
+@pytest.mark.slow  # a node; tests/core/bags/test_annotate.py covers the message
 def test_temperatures_have_the_header_of_the_detections(blob_model, peer):
     """Two RGB frames share an infrared frame, and both get its temperatures, until the next, hotter one arrives."""
     options = OPTIONS | {"model": blob_model, "ir_kelvin_per_count": 0.1, "ir_celsius_offset": -100.0}
@@ -75,6 +76,7 @@ def test_temperatures_have_the_header_of_the_detections(blob_model, peer):
             assert listed(message)["0"] == pytest.approx((20.0, 20.15, 20.3), abs=0.06)
 
 
+@pytest.mark.slow  # a node; tests/core/bags/test_annotate.py covers the message
 def test_without_a_scale_there_is_no_such_topic(blob_model, peer):
     with running("-r", "__ns:=/grey", model=blob_model, **OPTIONS):
         rig = Rig(peer, "grey")

@@ -23,6 +23,7 @@ def names(message: Detection2DArray) -> dict[str, str]:
     return {d.results[0].hypothesis.class_id: d.id for d in message.detections}
 
 
+@pytest.mark.slow  # a node; tests/core/runtime/test_tracking.py covers it
 def test_identities_last_when_a_camera_stops(blob_model, peer):
     with running("-r", "__ns:=/tracked", model=blob_model, tracking=True, track_memory_ms=3000.0, **OPTIONS):
         rig = Rig(peer, "tracked")

@@ -68,6 +68,7 @@ def identities(found: dict[str, list[tuple[int, Any]]]) -> list[list[str]]:
     return [[d.id for d in m.detections] for _, m in found["/detector_node/detections"]]
 
 
+@pytest.mark.slow  # tests/ros/test_filters.py covers it
 def test_class_ids_are_names_on_request(model, tmp_path):
     recording, ids = record(tmp_path / "drive", pairs(2)), {}
     for form in ("index", "name"):

@@ -82,6 +82,7 @@ def test_without_metadata_the_files_are_read_and_reindexing_is_advised(whole, tm
     assert "ros2 bag reindex" in damage[0]
 
 
+@pytest.mark.slow  # ruamel.yaml takes 3 s to refuse it; metadata cut short is tested above
 @pytest.mark.parametrize("level", ["metadata", "QoS of the metadata", "QoS of the file"])
 def test_deep_nesting_crashes_nothing(whole, tmp_path, level):
     """libyaml, which ruamel.yaml.clib brings, overflows the stack."""

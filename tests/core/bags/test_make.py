@@ -49,6 +49,7 @@ def test_an_offset_moves_the_stamps_and_nothing_else(tmp_path):
     assert [s for s, _, _ in plain["rgb"]] == [s for s, _, _ in shifted["rgb"]]
 
 
+@pytest.mark.slow  # the ground truth of each frame is tested below
 def test_each_frame_shows_the_scene_at_its_own_time(tmp_path):
     """IR frames that fall between RGB frames equal those of a recording with a higher RGB rate."""
 

@@ -36,6 +36,7 @@ def test_pair_with_different_sizes_depths_and_polarity(polarity):
     assert "RGB pixels" in str(found)
 
 
+@pytest.mark.slow  # other sizes are tested above
 def test_8_bit_camera_with_a_wider_view_than_the_rgb_camera():
     rgb, infrared = drawing(1)
     true = np.array([[1.2, 0.0, 30.0], [0.0, 1.2, 14.0], [0, 0, 1.0]])

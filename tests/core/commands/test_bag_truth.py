@@ -82,6 +82,7 @@ def test_label_folder_is_searched_for_both_names(model, tmp_path, ending, bag):
     assert result["bags"][0]["truth"]["source"] == f"drive{ending}"
 
 
+@pytest.mark.slow  # the topics are found below
 def test_bag_evaluate_finds_label_files_of_bag_make(model, tmp_path, capsys):
     folder = tmp_path / "drives"
     for name in ("a.mcap", "b"):

@@ -8,6 +8,8 @@ import pytest
 
 from tests.core.training.programs import run_program
 
+pytestmark = pytest.mark.slow  # processes that import torch; test_transfer.py covers batches
+
 BATCHES = [f"item {i}: {2 * i} {i} None" for i in range(5)]
 
 
@@ -22,12 +24,10 @@ def loader(case: str, shared: str | None = None) -> list[str]:
     return run("tests.core.data.run_loader", case, shared=shared)
 
 
-@pytest.mark.slow  # processes; the error of the data covers the order up to it
 def test_batches_come_in_order() -> None:
     assert loader("plain") == [*BATCHES, "end"]
 
 
-@pytest.mark.slow  # processes; the killed worker covers the loader
 def test_batches_beyond_shared_memory_use_pipes_and_warn_once() -> None:
     found = loader("no room")
     assert [line for line in found if not line.startswith("LOG")] == [*BATCHES, "end"]
@@ -37,7 +37,6 @@ def test_batches_beyond_shared_memory_use_pipes_and_warn_once() -> None:
     assert reported[0].endswith("in Docker give --shm-size=8g")
 
 
-@pytest.mark.slow  # processes; the killed worker covers the loader
 @pytest.mark.parametrize(("size", "said"), [("6m", "is too small for batches of 4 MB"), ("4k", "is full")])
 def test_a_small_dev_shm(disks: None, size: str, said: str) -> None:
     """6 MB hold one batch of four; 4 kB not even the workers' locks."""
@@ -46,7 +45,6 @@ def test_a_small_dev_shm(disks: None, size: str, said: str) -> None:
     assert [said in line for line in found if line.startswith("LOG")] == [True]
 
 
-@pytest.mark.slow  # the loader alone is tested above
 def test_finetuning_with_a_small_dev_shm(disks: None, tmp_path: Path) -> None:
     """Complete training, which hangs at its first batch without the loader; the result is the same as elsewhere."""
     options = ("--workers", "2", "--steps", "4")
@@ -63,7 +61,6 @@ def test_a_killed_worker_ends_the_run_with_its_reason() -> None:
     assert last.startswith("WorkerError: a data loading process ended, it is killed by signal: Killed (")
 
 
-@pytest.mark.slow  # it waits 3 s; the killed worker covers the end of a run
 def test_a_silent_worker_ends_the_run() -> None:
     *_, last = loader("silent")
     assert last.startswith("WorkerError: the data loading processes sent nothing for 3 s: check the disk")

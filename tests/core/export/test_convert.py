@@ -169,6 +169,7 @@ def test_deviating_conversion_is_not_written(exported, tmp_path, pairs, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow  # a deviating conversion covers refusals
 def test_decreased_score_is_rejected(exported, tmp_path, pairs):
     scores = iter((0.50, 0.49))
     with pytest.raises(ParityError, match="lowers the score by 1.00 points from 50.00"):
@@ -179,6 +180,7 @@ def test_decreased_score_is_rejected(exported, tmp_path, pairs):
     assert facts["score"] == {"before": 0.5, "after": 0.497}
 
 
+@pytest.mark.slow  # a deviating conversion covers refusals
 def test_converted_file_is_not_converted_again(exported, tmp_path, pairs, capsys):
     convert(exported, tmp_path / "fused.onnx", "fp32", pairs)
     assert (

@@ -190,6 +190,7 @@ def test_road_depth_increases_up_the_image() -> None:
             assert (np.diff(scene.depth[rows, column]) < 0).all()
 
 
+@pytest.mark.slow  # the sizes above are rendered too
 def test_scene_is_independent_of_resolution() -> None:
     for seed in range(12):
         small, large = rendered(seed), render_scene(seed, dataclasses.replace(CLEAN, width=640, height=512))
@@ -241,6 +242,7 @@ def test_people_have_more_contrast_in_lwir_than_in_rgb_at_night() -> None:
     assert np.median(lwir) > 1.5 * np.median(rgb)
 
 
+@pytest.mark.slow  # the contrast of people covers the bands
 def test_sky_is_cold_and_leaves_are_bright_in_nir_by_day() -> None:
     leaves_brighter = cold = seen = 0
     for seed in range(20):
@@ -280,6 +282,7 @@ def test_seeded_homography_respects_its_displacement_limit(seed: int, limit: flo
     assert moved.max() >= 0.3 * limit
 
 
+@pytest.mark.slow  # bags/test_make.py covers the homography
 def test_reported_homography_maps_ir_pixels_to_rgb_pixels() -> None:
     measured, before = [], []
     fine = dataclasses.replace(CLEAN, supersample=2)
