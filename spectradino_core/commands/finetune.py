@@ -52,8 +52,8 @@ def add(commands: Any) -> None:
     add_own_options(data)
     option(data, "--data-root", ", of --recipe")
     option(
-        data, "--mix", "with --recipe: sources that replace the recipe's, such as msrs:3 camel:1 camvid_rgb:1 "
-        "scenes:2: folders in --data-root by name or prefix, and synthetic scenes", nargs="+", metavar="SET:WEIGHT",
+        data, "--mix", "with --recipe: sources that replace the recipe's, such as msrs:3 mine:1 scenes:2: folders in "
+        "--data-root by name or prefix, own data among them, and synthetic scenes", nargs="+", metavar="SET:WEIGHT",
     )  # fmt: skip
     option(data, "--workers", " (default: %(default)s)", default=1)
     option(
