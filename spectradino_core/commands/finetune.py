@@ -84,10 +84,10 @@ def add(commands: Any) -> None:
         "(default: 7-28); pixels of DINOv2, from whose patch they are scaled for DINOv3",
     )  # fmt: skip
     option(model, "--upernet-width", "256 or 512, as the paper's peers (default: 256)", type=COUNT)
-    option(model, "--input-size", "; default", listed=_settings("input_size"))
     recipe = command.add_argument_group(
         "overrides of the recipe", "Defaults are those of data sets; a --recipe has its own."
     )
+    option(recipe, "--input-size", " (default with --start: its own); default", listed=_settings("input_size"))
     option(recipe, "--epochs", "; default", listed=_settings("epochs"))
     option(recipe, "--steps", " (default: that of the epochs)")
     option(recipe, "--batch", ", over all processes; default", listed=_settings("batch"))
