@@ -43,6 +43,7 @@ DATA_TERMS = {
     "camvid": "CamVid: published for research with citation",
     "coco": "COCO: annotations CC BY 4.0, images by their authors",
     "m3svd": "M3SVD: MIT",
+    "voc2007": "PASCAL VOC 2007: images under Flickr's terms",
     "road_": "Road RGB-SWIR: no licence stated, for research and evaluation",
 }
 """Terms of real data sets by how their folders' names begin; they apply to models trained on them."""
