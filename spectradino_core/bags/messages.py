@@ -74,6 +74,9 @@ DEFINITIONS = {
 }
 """Fields and constants by type name."""
 
+_LONGEST_DEFINITION = 1 << 16
+"""Longest definition, in characters, that is parsed: rosbags needs 3 s for as many lines, and four times for twice."""
+
 _STAMPED = struct.Struct("<iI"), struct.Struct(">iI")
 
 
@@ -126,6 +129,8 @@ class MessageTypes:
         """Return the bag's own types if they differ from the common ones, whose classes all bags share."""
         definition = self._definitions.get(name)
         if definition is None or definition.format == MessageDefinitionFormat.NONE or not definition.data.strip():
+            return None
+        if len(definition.data) > _LONGEST_DEFINITION:
             return None
         try:
             store = get_typestore(Stores.EMPTY)

@@ -20,6 +20,7 @@ def write_mcap(
     channels: Iterable[Channel],
     messages: Iterable[tuple[int, int, bytes]],
     chunked: bool = True,
+    definition: str = "",
 ) -> Path:
     """Writes a file without an index, as is allowed.
 
@@ -29,11 +30,12 @@ def write_mcap(
         channels: numbered from 1 on.
         messages: number of the channel, time in nanoseconds, bytes.
         chunked: whether channels and messages lie in one chunk.
+        definition: text of every schema.
     """
     body = b""
     for number, (topic, encoding, name, form) in enumerate(channels, 1):
         if name:
-            body += _record(0x03, struct.pack("<H", number) + _text(name) + _text(form) + _text(""))
+            body += _record(0x03, struct.pack("<H", number) + _text(name) + _text(form) + _text(definition))
         schema = number if name else 0
         body += _record(0x04, struct.pack("<HH", number, schema) + _text(topic) + _text(encoding) + bytes(4))
     times = [0]

@@ -38,6 +38,14 @@ def test_cdr_is_read_with_any_profile(tmp_path, profile, chunked, capsys):
     assert "no problems found" in capsys.readouterr().out
 
 
+@pytest.mark.timeout(60)
+def test_endless_definitions_are_not_parsed(tmp_path):
+    """Those of the same name in ROS are used instead; parsing a million lines takes more than a minute."""
+    file = write_mcap(tmp_path / "drive.mcap", "ros2", CDR, messages(), definition="uint8 a" + "\n" * 1_000_000)
+    with BagReader(file) as reader:
+        assert sum(1 for frame in reader.frames() if frame.decode().pixels.size) == 10
+
+
 @pytest.mark.parametrize(
     ("profile", "channel", "said"),
     [
