@@ -6,12 +6,30 @@ libyaml crashes the process on deeply nested metadata or QoS of a bag, and write
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache
+from typing import Any
 
 from rosbags.rosbag2 import Reader, Writer, metadata, reader, writer
 from ruamel.yaml import YAML
 
-for _module in (metadata, reader, writer):
-    _module.YAML = partial(YAML, pure=True)  # type: ignore[attr-defined]
-
 __all__ = ["Reader", "Writer"]
+
+_LONGEST_QOS = 4096
+"""Longest text, in characters, whose values are cached: topics share a few QoS profiles, each of which takes 5 ms."""
+
+
+class _PythonYAML(YAML):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(pure=True, **options)
+
+    def load(self, stream: Any) -> Any:
+        return _qos(stream) if isinstance(stream, str) and len(stream) <= _LONGEST_QOS else super().load(stream)
+
+
+@lru_cache(maxsize=64)
+def _qos(text: str) -> Any:
+    return YAML(typ="safe", pure=True).load(text)
+
+
+for _module in (metadata, reader, writer):
+    _module.YAML = _PythonYAML  # type: ignore[attr-defined]
