@@ -9,7 +9,8 @@ import codecs
 import posixpath
 import re
 import unicodedata
-from collections import Counter
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, Generic, TypeVar
@@ -143,36 +144,46 @@ class ImageNames(Generic[T]):
     def __init__(self, entries: Iterable[tuple[str, T]], source: Path) -> None:
         """Take (name normalised by `posix_name`, value) of the label file `source`; LabelError if a name is twice."""
         self.entries: dict[str, T] = {}
-        self._loose: dict[str, list[tuple[PurePosixPath, T]]] = {}
+        self._alike: dict[tuple[str, ...], list[tuple[tuple[str, ...], T]]] = defaultdict(list)
         for name, value in entries:
             if name in self.entries:
                 raise LabelError(
                     f"{source}: lists the image {name!r} twice: give it one entry, which all its annotations name"
                 )
             self.entries[name] = value
-            self._loose.setdefault(plain_stem(name).casefold(), []).append((PurePosixPath(name.casefold()), value))
+            folders, keys = _folders_and_keys(name)
+            for key in keys:
+                self._alike[key].append((folders, value))
+        for rows in self._alike.values():
+            rows.sort(key=_folders_of)
 
     def find(self, path: str) -> T | None:
         """Return the value of the image at a path; None: not listed, or ambiguous."""
         name = posix_name(path)
         if name in self.entries:
             return self.entries[name]
-        wanted = PurePosixPath(name.casefold())
-        found = [
-            (other, value)
-            for other, value in self._loose.get(plain_stem(name).casefold(), ())
-            if _ends_alike(other.parts[:-1], wanted.parts[:-1])
-        ]
-        if len(found) > 1:
-            found = [row for row in found if row[0].name == wanted.name] or found
-            shared = max(min(len(other.parts), len(wanted.parts)) for other, _ in found)
-            found = [row for row in found if len(row[0].parts) >= shared]
-        return found[0][1] if len(found) == 1 else None
+        folders, keys = _folders_and_keys(name)
+        for rows in (self._alike.get(key, []) for key in keys):
+            for depth in range(len(folders), -1, -1):  # the more folders are equal, the better
+                first = bisect_left(rows, folders[:depth], key=_folders_of)
+                found = [
+                    value
+                    for other, value in rows[first : first + 2]
+                    if other[:depth] == folders[:depth] and depth in (len(other), len(folders))
+                ]
+                if found:
+                    return found[0] if len(found) == 1 else None
+        return None
 
 
-def _ends_alike(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    shorter = min(len(one), len(other))
-    return shorter == 0 or one[-shorter:] == other[-shorter:]
+def _folders_and_keys(name: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the folders of a path, the deepest first, and the keys of its file name, the most exact first."""
+    path, stem = PurePosixPath(name.casefold()), plain_stem(name).casefold()
+    return path.parts[-2::-1], [(stem, path.name), (stem,)]
+
+
+def _folders_of(row: tuple[tuple[str, ...], Any]) -> tuple[str, ...]:
+    return row[0]
 
 
 def _known(declared: str | None) -> str | None:

@@ -434,10 +434,13 @@ class _Images:
         self._folders = folders
         self.by_path = {image.relative: image for image in images}
         self._locations: dict[_Location, dict[str, list[File]]] = defaultdict(lambda: defaultdict(list))
+        self._with_folder: dict[tuple[str, str], list[File]] = defaultdict(list)  # by stem and folder; "": any
         for image in images:
-            location = self._locations[_Location(image.split, image.camera, folders.of(image.folders))]
+            location = _Location(image.split, image.camera, folders.of(image.folders))
             for stem in {plain_stem(posix_name(image.relative)).casefold(), image.stem}:
-                location[stem].append(image)
+                self._locations[location][stem].append(image)
+                for folder in {"", *location.folders}:
+                    self._with_folder[stem, folder].append(image)
         self._with_part: dict[str, list[_Location]] = defaultdict(list)
         for one in self._locations:
             for part in set(one.folders):
@@ -456,18 +459,23 @@ class _Images:
         near = self._near(file)
         nearest = max(near.values(), default=(0, False))
         best = {location for location, rank in near.items() if rank == nearest}
-        named = {
-            folder: frozenset(location for location in self._having(_parts_of_paths([folder])) if _fits(file, location))
-            for folder in {name.rpartition("/")[0] for name in names.entries}
-        }
-        stems: dict[frozenset[_Location], set[str]] = defaultdict(set)
+        stems: dict[str, set[str]] = defaultdict(set)
         for name in names.entries:
-            stems[named[name.rpartition("/")[0]]].add(plain_stem(name).casefold())
-        fitting = {path: self.by_path[path] for path in self.by_path.keys() & names.entries.keys()}
-        for locations, wanted in stems.items():
-            for location in best | locations or {location for location in self._locations if _fits(file, location)}:
-                here = self._locations[location]
-                fitting |= {image.relative: image for stem in here.keys() & wanted for image in here[stem]}
+            stems[name.rpartition("/")[0]].add(plain_stem(name).casefold())
+        parts = {folder: _parts_of_paths([folder]) for folder in stems}
+        known = {part for part in set().union(*parts.values()) if any(_fits(file, one) for one in self._having([part]))}
+        listed = {
+            (stem, part)
+            for folder, own in stems.items()
+            for part in parts[folder] & known or ([] if best else [""])
+            for stem in own
+        }
+        wanted = set().union(*stems.values())
+        candidates = [image for key in listed for image in self._with_folder.get(key, ()) if _fits(file, image)]
+        for here in (self._locations[location] for location in best):
+            candidates += [image for stem in here.keys() & wanted for image in here[stem]]
+        candidates += [self.by_path[path] for path in self.by_path.keys() & names.entries.keys()]
+        fitting = {image.relative: image for image in candidates}
         images = [fitting[path] for path in sorted(fitting)]
 
         def found(*ways: Callable[[File], str]) -> list[tuple[File, CocoImage]]:

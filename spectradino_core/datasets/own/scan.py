@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -203,9 +203,9 @@ def _walk(root: Path) -> tuple[list[tuple[Path, tuple[str, ...]]], list[str]]:
     deep: list[str] = []
     found: list[tuple[Path, tuple[str, ...]]] = []
     seen: set[tuple[int, int]] = set()
-    todo: list[tuple[Path, tuple[str, ...]]] = [(root, ())]
+    todo: deque[tuple[Path, tuple[str, ...]]] = deque([(root, ())])
     while todo:
-        folder, parts = todo.pop(0)
+        folder, parts = todo.popleft()
         try:
             state = folder.stat()
             if (state.st_dev, state.st_ino) in seen:

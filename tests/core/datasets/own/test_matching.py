@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import cProfile
 import json
+import pstats
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -296,6 +298,24 @@ def test_each_table_is_compared_with_its_own_images_only(
         coco(tmp_path, f"{name.format(f's{number}')}.json", {listed.format(number): A})
     assert len(found(open_own(tmp_path))) == 20
     assert len(calls) == 20
+
+
+@pytest.mark.parametrize("listed", ["s{}/0.png", "home/data/raw/s{}/rgb/0.png", "raw/s{}/0.png"])
+def test_the_time_of_one_table_is_linear_in_the_recordings(tmp_path: Path, listed: str) -> None:
+    """By function calls: four times as many recordings would take 16 times as many if compared with each other."""
+    calls = []
+    for count in (30, 120):
+        root = tmp_path / str(count)
+        numbers = range(100, 100 + count)
+        for number in numbers:
+            (root / f"raw/s{number}/rgb").mkdir(parents=True)
+            (root / f"raw/s{number}/rgb/0.png").touch()
+        coco(root, "all.json", {listed.format(number): A for number in numbers})
+        profile = cProfile.Profile()
+        own = profile.runcall(open_own, root)
+        assert sum(sum(kinds.values()) for kinds in own.provenance["images"].values()) == count
+        calls.append(pstats.Stats(profile).total_calls)  # type: ignore[attr-defined]
+    assert calls[1] < 6 * calls[0]
 
 
 def test_names_without_the_cameras_suffix_match(tmp_path: Path) -> None:
