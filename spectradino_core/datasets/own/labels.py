@@ -97,7 +97,7 @@ class Labels:
         for file in found.labels[".json"]:
             self._read_table(file, tables, "COCO", self._coco)
         for file in cvat:
-            self._read_table(_with_words_of_name(file), tables, "CVAT", lambda file: read_cvat(file.path))
+            self._read_table(file, tables, "CVAT", lambda file: read_cvat(file.path))
         self._voc = _Files(single_xml, images)
         self._yolo = _Files(of_one_image(".txt"), images)
         self._read: dict[Path, ImageLabels | None] = {}
@@ -660,16 +660,6 @@ def _parts_of(folders: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
 
 def _fits(file: File, image: File | _Location) -> bool:
     return (image.split is None or file.split in (None, image.split)) and file.camera in (None, image.camera)
-
-
-def _with_words_of_name(file: File) -> File:
-    """Complete a file's split and camera from its name, such as thermal_train.xml, as the scan does for JSON."""
-    words = _WORD.findall(name_key(file.path.stem))
-    cameras = (
-        RGB if word in scan._RGB_WORDS else INFRARED for word in words if word in scan._RGB_WORDS or word in scan._BANDS
-    )
-    splits = (SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS)
-    return replace(file, camera=file.camera or next(cameras, None), split=file.split or next(splits, None))
 
 
 def _is_cvat(path: Path) -> bool:

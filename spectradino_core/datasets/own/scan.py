@@ -126,7 +126,8 @@ def scan(root: Path, rgb: str | None = None, infrared: str | None = None, band: 
         band: the infrared band to use, if the folder holds several.
 
     Raises:
-        LabelError: no such folder, it holds no images, or the camera or band of some images is ambiguous.
+        LabelError: no such folder, or it or one in it can't be listed; it holds too many files, or no images; `rgb` and
+            `infrared` are the same folder, or one without images; or the camera or band of some images is ambiguous.
     """
     if fault := folder_fault(root):
         raise LabelError(fault)
@@ -186,6 +187,7 @@ def scan(root: Path, rgb: str | None = None, infrared: str | None = None, band: 
             raise LabelError(f"{root}: no folder named {folder!r} holds images; choose from {shown}")
     unnamed = {file.relative for file in found.images if file.camera is None}
     _read_stems(found, not given)
+    _read_titles(found)
     _choose_band(root, found, infrared, band)
     recognised = {file.relative for file in found.images if file.camera is None}
     _assign_cameras(root, found)
@@ -281,11 +283,6 @@ def _described(
         split = stated or split
         if stated and is_image and not shows_camera and any(len(word) > 2 and word.isalpha() for word in kept):
             partial_splits[part] = stated
-    if not is_image:  # instances_thermal_train.json
-        for word in _WORD.findall(path.stem.casefold()) if path.suffix.lower() == ".json" else ():
-            split = split or SPLIT_WORDS.get(word)
-            camera = camera or (RGB if word in _RGB_WORDS else INFRARED if word in _BANDS else None)
-            band = band or (word if word in _BANDS and camera == INFRARED else None)
     name = "/".join((*folders, name_key(plain_stem(path.name))))
     relative = "/".join((*parts, path.name))
     return File(path, relative, split, camera, name, tuple(folders), tuple(recording), band), mask
@@ -341,6 +338,21 @@ def _read_stems(found: Scan, decide: bool) -> None:
 
 def _without_camera(file: File, match: re.Match[str]) -> str:
     return file.name.removesuffix(file.stem) + "_".join(filter(None, (match["before"], match["after"])))
+
+
+def _read_titles(found: Scan) -> None:
+    """Complete split, camera and band of label files of several images by their names: instances_thermal_train.json."""
+    stems = {stem for file in found.images for stem in (file.stem, file.full_stem)}
+    for ending in (".json", ".xml"):
+        for i, file in enumerate(found.labels[ending]):
+            if ending == ".xml" and not stems.isdisjoint((file.stem, file.full_stem)):
+                continue  # VOC of one image
+            split, camera, band = file.split, file.camera, file.band
+            for word in _WORD.findall(file.full_stem):
+                split = split or SPLIT_WORDS.get(word)
+                camera = camera or (RGB if word in _RGB_WORDS else INFRARED if word in _BANDS else None)
+                band = band or (word if word in _BANDS and camera == INFRARED else None)
+            found.labels[ending][i] = replace(file, split=split, camera=camera, band=band)
 
 
 def _choose_band(root: Path, found: Scan, folder: str | None, band: Modality | None) -> None:

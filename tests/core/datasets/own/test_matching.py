@@ -220,6 +220,14 @@ def test_cvat_is_read_like_coco(tmp_path: Path) -> None:
         open_own(tmp_path)
 
 
+def test_cvat_of_another_band_is_skipped(tmp_path: Path) -> None:
+    images(tmp_path, "lwir_thermal", "nir_thermal")
+    for band, label in ("lwir", "person"), ("nir", "car"):
+        box = f'<box label="{label}" xtl="4" ytl="8" xbr="14" ybr="24"/>'
+        (tmp_path / f"{band}.xml").write_text(f'<annotations><image name="0.png">{box}</image></annotations>')
+    assert found(open_own(tmp_path, infrared="lwir")) == {"lwir_thermal": A}
+
+
 @pytest.mark.parametrize("form", ["YOLO", "VOC", "COCO"])
 @pytest.mark.parametrize("thermal", ["thermal", "ir"])
 def test_labels_of_both_cameras(tmp_path: Path, form: str, thermal: str) -> None:
