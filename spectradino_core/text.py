@@ -30,6 +30,18 @@ def log_line(text: str) -> str:
     return printable(text, _MAX_LINE, keep="\n\t")
 
 
+def one_line(text: str) -> str:
+    """Escape a message that is one line, whatever the file names in it hold."""
+    return printable(text, _MAX_LINE)
+
+
+class LineError(ValueError):
+    """Error whose message is one printable line, whatever the file names in it hold."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(one_line(message))
+
+
 def counted(count: int, noun: str) -> str:
     """Return, for example, "1 pair" or "2 pairs"."""
     return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -14,6 +14,7 @@ import numpy as np
 
 from spectradino_core.files import FileError, errors_as, open_file, read_bytes
 from spectradino_core.runtime.image_size import MAX_FILE_PIXELS, claimed_size, size_fault, tiff_tags
+from spectradino_core.text import LineError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pnm")
 
@@ -27,7 +28,7 @@ _MAX_SEGMENTS = 32
 _REMEDY = "fetch it again, or remove it and run the same command again ('spectradino data check' lists all such files)"
 
 
-class ImageFileError(ValueError):
+class ImageFileError(LineError):
     """An image file is missing, damaged or of another kind than expected; the message names it."""
 
 

@@ -19,7 +19,7 @@ from spectradino_core.data.prefetch import prefetched
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.datasets.benchmark import MAX_MISSING, Benchmark, LabelledItem, LabelledPairs
 from spectradino_core.datasets.files import BenchmarkError, evenly_spread
-from spectradino_core.text import counted
+from spectradino_core.text import counted, one_line
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +117,8 @@ def check_split(benchmark: Benchmark, root: Path | None, split: str, limit: int 
             report.read += 1
             _count(report, pairs, item, sample, boxes)
     _conclude(report, pairs)
+    report.remarks = [one_line(remark) for remark in report.remarks]
+    report.problems = [one_line(problem) for problem in report.problems]
     return report
 
 

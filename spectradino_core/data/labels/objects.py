@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from spectradino_core.text import LineError
+
 CLASS_ALIASES = {"bike": "bicycle", "people": "person", "pedestrian": "person"}
 """Other names of the classes of this project's models, in lower case."""
 
@@ -43,7 +45,7 @@ _CLIP_TOLERANCE = 0.01
 """Pixels by which a box may exceed its image without a note, as YOLO's fractions are rounded."""
 
 
-class LabelError(ValueError):
+class LabelError(LineError):
     """A label file is missing, damaged or of another format; the message names the file and the entry."""
 
 

@@ -24,7 +24,7 @@ from spectradino_core.datasets.own.labels import Labelled, Labels
 from spectradino_core.datasets.own.scan import INFRARED, RGB, SPLITS, File, scan
 from spectradino_core.datasets.own.splits import assign_splits
 from spectradino_core.modality import Modality
-from spectradino_core.text import counted
+from spectradino_core.text import counted, one_line
 
 _HELD_OUT = 5
 """If a folder has no split, the last n-th of its items in the order of names is held out."""
@@ -66,7 +66,7 @@ class OwnFolder:
         for split, counts in self.provenance["images"].items():
             lines.append(f"  {split}: " + ", ".join(_counted(count, kind) for kind, count in counts.items()))
         lines.append(f"  classes: {', '.join(self.benchmark.box_classes)}")
-        return lines + [f"  - {remark}" for remark in self.remarks if remarks]
+        return [*map(one_line, lines), *(f"  - {remark}" for remark in self.remarks if remarks)]
 
 
 def _counted(count: int, kind: str) -> str:
@@ -152,11 +152,12 @@ def open_own(
     absent = [name for name in table if names.find(name) is None]
     if absent:
         raise LabelError(f"{root}: holds no object of {', '.join(absent)}; its classes are {', '.join(used)}")
+    remarks = [one_line(remark) for remark in remarks]
     splits = {split: [item for item in known if item.split == split] for split in SPLITS}
     splits = {split: rows for split, rows in splits.items() if rows}
     benchmark = Benchmark(
         name=re.sub(r"\W+", "_", root.resolve().name.lower()).strip("_") or "own",
-        title=f"own data '{root.resolve().name}'",
+        title=one_line(f"own data '{root.resolve().name}'"),
         infrared=band,
         splits=dict.fromkeys(splits),
         train_split="train" if "train" in splits else next(iter(splits)),

@@ -15,6 +15,7 @@ from spectradino_core.data.labels import LabelError
 from spectradino_core.datasets.check import check_benchmark
 from spectradino_core.datasets.own import OwnFolder, open_own
 from spectradino_core.modality import Modality
+from spectradino_core.text import printable
 from tests.core.datasets.miniatures import voc_xml, write_image
 from tests.core.datasets.own.folders import (
     NAMES,
@@ -357,3 +358,23 @@ def test_the_check_reports_of_each_split(tmp_path: Path) -> None:
     assert dict(reports[0].boxes) == {"person": 2, "forklift": 2, "car": 1}
     assert any("1 boxes reach beyond their image" in remark for remark in reports[1].remarks)
     assert any("lie mostly outside" in problem for problem in reports[1].problems)
+
+
+def test_messages_stay_one_line_whatever_the_file_names(tmp_path: Path) -> None:
+    root = tmp_path / "my\ndata"
+    for name in ("a\n0", "a\x1b[2J1", "a\u20282"):
+        write_image(root / f"rgb/{name}.png", colour(90))
+    write_coco(root / "all\n.json", [("a\n0.png", objects_of(0)), ("a\x1b[2J1.png", objects_of(2)), ("b\n.png", [])])
+    own = open_own(root)
+    reports = check_benchmark(own.benchmark, root)
+    lines = [*own.described(), own.benchmark.title, *(one for report in reports for one in report.remarks)]
+    assert any(r"such as b\n.png" in line for line in lines)
+    assert any(r"such as rgb/a\u20282.png" in line for line in lines)
+    (root / "rgb/a\n0.png").write_bytes(b"damaged")
+    lines += [problem for report in check_benchmark(own.benchmark, root) for problem in report.problems]
+    assert any(r"rgb/a\n0.png: not an image" in line for line in lines)
+    (root / "all\n.json").write_text('{"images": [], "annotations": [{"bbox": 1}], "categories": []}')
+    with pytest.raises(LabelError, match=r"my\\ndata/all\\n.json: annotation 0 has") as caught:
+        open_own(root)
+    lines.append(str(caught.value))
+    assert [line for line in lines if line != printable(line, len(line))] == []
