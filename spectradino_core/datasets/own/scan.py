@@ -43,6 +43,16 @@ _MASK_WORDS = frozenset({
     "annotation", "annotations", "gt",
 })  # fmt: skip
 _IMAGE_WORDS = frozenset({"images", "image", "imgs", "img", "jpegimages"})
+_BESIDE = {
+    "vi": (RGB, ("ir",)),
+    "t": (INFRARED, ("rgb",)),
+    "img": (RGB, ("imgr",)),
+    "imgr": (INFRARED, ("img",)),
+    "label": (RGB, ("labelr",)),
+    "labelr": (INFRARED, ("label", "imgr", "img")),
+}
+"""Words that show a camera beside a folder with one of the other words in their place, as of VT5000 or DroneVehicle."""
+
 _LABELS = (".json", ".xml", ".txt", ".yaml", ".yml", ".names")
 _CAMERA_WORDS = "|".join(sorted(_RGB_WORDS | _BANDS.keys()))
 _IN_STEM = re.compile(  # "co" of VEDAI is the RGB camera, "previewdata" of FLIR the thermal one
@@ -55,6 +65,10 @@ _UNREAD = frozenset({
     ".npy", ".npz", ".pfm", ".raw", ".seq",
 })  # fmt: skip
 _WORD = re.compile(r"[a-z]+|\d+")
+_GLUED = re.compile(  # trainimgr, valrgb
+    f"({'|'.join(sorted(SPLIT_WORDS, key=len, reverse=True))})"
+    f"({'|'.join(_IMAGE_WORDS | (_MASK_WORDS & _CONTAINERS) | _RGB_WORDS | _BANDS.keys() | _BESIDE.keys())})"
+)
 _SEPARATORS = re.compile(r"[\W_]+")
 _DIGITS = re.compile(r"\d+")
 _TIMES_OF_DAY = re.compile(r"dawn|morning|noon|afternoon|dusk|evening|night")
@@ -145,13 +159,15 @@ def scan(root: Path, rgb: str | None = None, infrared: str | None = None, band: 
     files, deep = _walk(root)
     if deep:
         found.remarks.append(f"folders more than {MAX_DEPTH} deep, such as {deep[0]}, are not searched: move them up")
+    listed = {parts for _, parts in files}
+    spelt = {(parts[:i], tuple(_words(part))) for parts in listed for i, part in enumerate(parts)}
     labelled = {path.with_suffix("") for path, _ in files if path.suffix.lower() in (".txt", ".xml", ".json")}
     for path, parts in files:
         ending = path.suffix.lower()
         unread[ending] += ending in _UNREAD
         if ending not in IMAGE_ENDINGS + _LABELS:
             continue
-        file, mask = _described(path, parts, ending in IMAGE_ENDINGS, given, partial_splits)
+        file, mask = _described(path, parts, ending in IMAGE_ENDINGS, given, partial_splits, spelt)
         if ending not in IMAGE_ENDINGS:
             found.labels[".yaml" if ending == ".yml" else ending].append(file)
         elif mask == "yes" and path.with_suffix("") not in labelled:
@@ -242,18 +258,24 @@ def _below(root: Path, folder: str) -> str:
 
 
 def _described(
-    path: Path, parts: Sequence[str], is_image: bool, given: Mapping[str, str], partial_splits: dict[str, str]
+    path: Path,
+    parts: Sequence[str],
+    is_image: bool,
+    given: Mapping[str, str],
+    partial_splits: dict[str, str],
+    spelt: Set[tuple[tuple[str, ...], tuple[str, ...]]],
 ) -> tuple[File, str]:
     """Return the file and whether an image is a mask, "yes", "no" or "doubtful".
 
-    `partial_splits` gets folders whose name holds a split among other words.
+    `partial_splits` gets folders whose name holds a split among other words; `spelt` holds the words of all
+    folders' names, with the folders above.
     """
     split = camera = band = None
     folders: list[str] = []
     recording: list[str] = []
     mask = "no"
     for i, part in enumerate(parts):
-        words = _WORD.findall(name_key(part))
+        words = _words(part)
         by_path = given.get(name_key("/".join(parts[: i + 1]))) if given else None
         explicit = by_path or given.get(name_key(part))
         bands = [word for word in words if word in _BANDS]
@@ -262,8 +284,13 @@ def _described(
             recording = [] if by_path else recording
             band = next(iter(bands), band) if explicit == INFRARED else None
             continue
-        names_rgb = not _RGB_WORDS.isdisjoint(words)
-        named = None if names_rgb == bool(bands) else RGB if names_rgb else INFRARED
+        beside = {
+            word: _BESIDE[word][0]
+            for word in _BESIDE.keys() & set(words)
+            if any((tuple(parts[:i]), _replaced(words, word, other)) in spelt for other in _BESIDE[word][1])
+        }
+        names_rgb = not _RGB_WORDS.isdisjoint(words) or RGB in beside.values()
+        named = None if names_rgb == (bool(bands) or INFRARED in beside.values()) else RGB if names_rgb else INFRARED
         if named is not None:  # "rgb_thermal_pairs" shows neither; deeper folders take precedence
             band = bands[0] if bands else None
         shows_camera = named is not None and named not in given.values()
@@ -274,7 +301,9 @@ def _described(
         elif mask == "yes" and (shows_camera or not _IMAGE_WORDS.isdisjoint(words)):
             mask = "doubtful"
         # Other words of a folder's name, such as the day of "thermal_day", are kept.
-        known = SPLIT_WORDS.keys() | _CONTAINERS | (_RGB_WORDS | _BANDS.keys() if shows_camera else set())
+        known = (
+            SPLIT_WORDS.keys() | _CONTAINERS | (_RGB_WORDS | _BANDS.keys() | beside.keys() if shows_camera else set())
+        )
         kept = [word for word in words if word not in known]
         rest = [_without(name_key(part), known)] if kept or not words else []
         folders += rest
@@ -288,15 +317,28 @@ def _described(
     return File(path, relative, split, camera, name, tuple(folders), tuple(recording), band), mask
 
 
+def _words(name: str) -> list[str]:
+    """Return the words and numbers of a name; `trainimg` is two words."""
+    return [part for word in _WORD.findall(name_key(name)) for part in _unglued(word)]
+
+
+def _unglued(word: str) -> Sequence[str]:
+    return match.groups() if (match := _GLUED.fullmatch(word)) else (word,)
+
+
+def _replaced(words: Sequence[str], old: str, new: str) -> tuple[str, ...]:
+    return tuple(new if word == old else word for word in words)
+
+
 def _without(folder: str, words: Set[str]) -> str:
     """Return the name of a folder without some words; `seq1` and `seq_1` stay apart."""
-    left = _WORD.sub(lambda match: "" if match[0] in words else match[0], folder)
+    left = _WORD.sub(lambda match: "" if words >= set(_unglued(match[0])) else match[0], folder)
     return folder if left == folder else _SEPARATORS.sub("_", left).strip("_")
 
 
 def other_folders(parts: Sequence[str]) -> tuple[str, ...]:
     """Return `File.folders` of a path of any machine, from its folders as `name_key`."""
-    return _described(Path("x"), parts, False, {}, {})[0].folders
+    return _described(Path("x"), parts, False, {}, {}, set())[0].folders
 
 
 def _read_stems(found: Scan, decide: bool) -> None:
@@ -348,7 +390,7 @@ def _read_titles(found: Scan) -> None:
             if ending == ".xml" and not stems.isdisjoint((file.stem, file.full_stem)):
                 continue  # VOC of one image
             split, camera, band = file.split, file.camera, file.band
-            for word in _WORD.findall(file.full_stem):
+            for word in _words(file.full_stem):
                 split = split or SPLIT_WORDS.get(word)
                 camera = camera or (RGB if word in _RGB_WORDS else INFRARED if word in _BANDS else None)
                 band = band or (word if word in _BANDS and camera == INFRARED else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -181,7 +182,7 @@ def test_images_stored_turned_are_counted(tmp_path: Path) -> None:
         (("zed/left", "flir"), True, "taken for pairs: if"),
         (("zed/1/rgb", "zed/2/rgb", "flir/1/thermal", "flir/2/thermal"), True, "taken for pairs: if"),
         (("a/rgb", "b/rgb", "a/thermal_16bit", "b/thermal_16bit"), True, ""),
-        (("a/vi", "b/vi", "a/ir", "b/ir"), True, "(and of 1 other folder) are taken for RGB"),
+        (("a/left", "b/left", "a/ir", "b/ir"), True, "(and of 1 other folder) are taken for RGB"),
         (("cam_a/1", "cam_a/2", "cam_ir/1", "cam_ir/2"), True, ""),
         (("rgb_day", "rgb_night", "thermal_day", "thermal_night"), True, ""),
         (("1/rgb_left", "2/rgb_left", "1/ir_right", "2/ir_right"), True, "ir_right/0.png, are taken for pairs: if"),
@@ -255,3 +256,63 @@ def test_other_folders_beside_named_cameras_are_no_cameras(tmp_path: Path) -> No
     write_yolo(tmp_path / "labels/0.txt", objects_of(0))
     (tmp_path / "classes.txt").write_text("\n".join(NAMES))
     assert open_own(tmp_path).provenance["images"] == {"train": PAIR}
+
+
+@pytest.mark.parametrize("is_night", [False, True])
+@pytest.mark.parametrize(
+    ("rgb", "infrared", "splits"),
+    [
+        ("{}img", "{}imgr", ("train", "val")),
+        ("{0}/{0}img", "{0}/{0}imgr", ("train", "test")),
+        ("{}RGB", "{}T", ("Train", "Test")),
+        ("{}rgb", "{}ir", ("train", "val")),
+        ("{}_vi", "{}_ir", ("train", "val")),
+        ("RGB", "T", ()),
+        ("visible", "infrared", ()),
+        ("vi", "ir", ()),
+        ("img", "imgr", ()),
+        ("s1/color", "s1/thermal", ()),
+        ("00_vis", "01_ir", ()),
+    ],
+)
+def test_names_of_published_sets_show_camera_and_split(
+    tmp_path: Path, rgb: str, infrared: str, splits: tuple[str, ...], is_night: bool
+) -> None:
+    """Also of grey RGB images at night."""
+    for split in splits or ("",):
+        for number in range(2):
+            write_image(tmp_path / rgb.format(split) / f"{number}.png", (grey if is_night else colour)(90))
+            write_image(tmp_path / infrared.format(split) / f"{number}.png", grey(20))
+            write_yolo(tmp_path / rgb.format(split) / f"{number}.txt", objects_of(0))
+    (tmp_path / "classes.txt").write_text("\n".join(NAMES))
+    own = open_own(tmp_path)
+    expected = {split.lower(): {"pairs": 2} for split in splits} or {"train": PAIR, "val": PAIR}
+    assert own.provenance["images"] == expected
+    for split in expected:
+        item = own.benchmark.open(tmp_path, split)[0]
+        folders = [path.parent.relative_to(tmp_path).as_posix() for path in (item.rgb, item.infrared)]
+        name = next((one for one in splits if one.lower() == split), "")
+        assert folders == [rgb.format(name), infrared.format(name)]
+
+
+@pytest.mark.parametrize(
+    ("folders", "images"),
+    [
+        (("vi", "vii"), "is not known which are infrared"),
+        (("s1/t", "s2/rgb"), {"infrared only": 1, "rgb only": 1}),
+        (("s1/vi", "s2/ir"), {"infrared only": 2}),
+        (("img", "imgs"), "are two infrared images of one name"),
+        (("testbed", "testbedr"), "is not known which are infrared"),
+    ],
+)
+def test_other_names_show_no_camera(tmp_path: Path, folders: tuple[str, ...], images: dict[str, int] | str) -> None:
+    for folder in folders:
+        write_image(tmp_path / folder / "0.png", colour(90) if folder.endswith("rgb") else grey(20))
+        write_yolo(tmp_path / folder / "0.txt", objects_of(0))
+    (tmp_path / "classes.txt").write_text("\n".join(NAMES))
+    if isinstance(images, str):
+        with pytest.raises(LabelError, match=images):
+            open_own(tmp_path)
+    else:
+        counts = sum((Counter(kinds) for kinds in open_own(tmp_path).provenance["images"].values()), Counter())
+        assert counts == images
