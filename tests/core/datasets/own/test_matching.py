@@ -343,6 +343,20 @@ def test_labels_of_another_format_are_reported(tmp_path: Path) -> None:
     assert any(message in one and "such as labels/0.txt (xml/0.xml is used)" in one for one in own.remarks)
 
 
+@pytest.mark.parametrize("table", ["instances_train.json", "labels/train/_annotations.coco.json"])
+def test_formats_may_differ_between_splits(tmp_path: Path, table: str) -> None:
+    """Classes are matched by name, whatever their numbers in each format."""
+    images(tmp_path, "rgb/train", "thermal/train", "rgb/val", "thermal/val")
+    coco(tmp_path, table, {"0.png": [*A, *B]})
+    labels(tmp_path, {"labels/val/0": B}, "YOLO")
+    (tmp_path / "classes.txt").write_text("forklift\nbus\nCar\n")
+    own = open_own(tmp_path)
+    assert own.provenance["formats"] == ["COCO", "YOLO"]
+    assert list(own.benchmark.splits) == ["train", "val"]
+    assert found(own) == {"rgb/train": [*A, *B], "rgb/val": B}
+    assert not any("another format" in remark or "skipped" in remark for remark in own.remarks)
+
+
 def test_other_formats_are_reported(tmp_path: Path) -> None:
     images(tmp_path, "rgb", "thermal")
     labels(tmp_path, {"labels/0": A}, "YOLO")
