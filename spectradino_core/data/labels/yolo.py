@@ -58,6 +58,8 @@ def read_yolo(
         text = line.strip(" \t\r,;")
         if not text:
             continue
+        where = f"{path}, line {number}"
+        shown = f"{where}: {line.strip()[:80]!r}"
         words = _SPLIT.split(text)
         words = text.split(",") if len(words) == 1 else [word.replace(",", ".") for word in words]
         try:
@@ -69,26 +71,19 @@ def read_yolo(
         if not (is_polygon or is_box) or not np.isfinite(values).all() or values[0] % 1:
             stated = f" with {key_points} values of key points, as kpt_shape states," if key_points else ""
             raise LabelError(
-                f"{path}, line {number}: {line.strip()[:80]!r} is not an object 'class cx cy width height'{stated} of "
-                "YOLO: correct the line, or convert the labels to YOLO, COCO or VOC"
+                f"{shown} is not an object 'class cx cy width height'{stated} of YOLO: correct the line, or convert "
+                "the labels to YOLO, COCO or VOC"
             )
         label = int(values[0])
         if names is not None and label not in names:
             raise LabelError(
-                f"{path}, line {number}: class {label} has no name: add it to the {len(names)} names in data.yaml or "
-                "classes.txt"
+                f"{where}: class {label} has no name: add it to the {len(names)} names in data.yaml or classes.txt"
             )
-        is_tracked = (
-            key_points is None
-            and len(values) == 7
-            and values[6] >= 1
-            and values[6] % 1 == 0
-            and _may_be_key_points(values[:5])
-        )
-        if is_polygon and is_tracked:
+        has_track = key_points is None and len(values) == 7 and values[6] >= 1 and values[6] % 1 == 0
+        if is_polygon and has_track and _may_be_key_points(values[:5]):
             raise LabelError(
-                f"{path}, line {number}: {line.strip()[:80]!r} seems to be a box with its score and the number of its "
-                "track: remove these two; if it is a polygon, add 'kpt_shape: []' to data.yaml"
+                f"{shown} seems to be a box with its score and the number of its track: remove these two; if it is a "
+                "polygon, add 'kpt_shape: []' to data.yaml"
             )
         if is_polygon:
             if shapes is not None and key_points is None:
@@ -100,7 +95,7 @@ def read_yolo(
             first, last = centre - extent / 2, centre + extent / 2
         corners = (float(first[0]), float(first[1]), float(last[0]), float(last[1]))
         if not np.isfinite(corners).all():
-            raise LabelError(f"{path}, line {number}: {line.strip()[:80]!r} is not a box: its numbers are too large")
+            raise LabelError(f"{shown} is not a box: its numbers are too large")
         found.append(LabelledObject(str(label) if names is None else names[label], corners))
     return ImageLabels(found, notes)
 

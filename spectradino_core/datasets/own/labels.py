@@ -27,6 +27,23 @@ from spectradino_core.datasets.own import scan
 from spectradino_core.datasets.own.scan import INFRARED, RGB, SPLIT_WORDS, File, Scan
 from spectradino_core.text import counted
 
+_BOTH_CAMERAS = "{} pairs are labelled on both cameras; those of RGB are used"
+_HIDDEN = (
+    "{} images have no object in the labels that are used, but some in others, such as {}: remove the file that is out "
+    "of date"
+)
+_ALSO = (
+    "{} images are also labelled in files of another format, which are not used, such as {}: remove those that are out "
+    "of date"
+)
+_OTHER_FOLDERS = "{} label files are used for images in folders of other names, such as {}: check that they are theirs"
+_ELSEWHERE = (
+    "{} unlabelled images have label files of their name in other folders only, such as {}: if they are theirs, name "
+    "the folders of labels like those of the images"
+)
+_CASES = (_BOTH_CAMERAS, _HIDDEN, _ALSO, _OTHER_FOLDERS, _ELSEWHERE)
+"""Remarks with the number of cases and one of them."""
+
 _NAME_LISTS = ("classes", "obj", "names", "labels", "predefined_classes")
 _CVAT_ROOT = re.compile(rb"<annotations[\s>]")
 _HEAD_BYTES = 4096
@@ -77,11 +94,8 @@ class Labels:
         self._shapes: dict[Path, Counter[tuple[int, bool]]] = {}
         self._remarks: list[str] = []
         self._skipped: dict[str, list[str]] = defaultdict(list)
-        self._both_cameras: set[str] = set()
-        self._hidden: list[str] = []
-        self._also: list[str] = []
+        self._cases: dict[str, dict[object, str]] = {text: {} for text in _CASES}  # by item or file
         self._other_folders: dict[Path, str] = {}
-        self._elsewhere: list[str] = []
         self._declared: dict[str, None] = {}
         self._listed: dict[str, list[tuple[_Table, CocoImage]]] = defaultdict(list)
         images = [*found.images, *found.unlisted]  # labels of the latter fit no other images
@@ -133,33 +147,12 @@ class Labels:
     def remarks(self) -> list[str]:
         """Skipped files and choices between several labels, as messages."""
         skipped = [f"{len(names)} {kind}, skipped, such as {names[0]}" for kind, names in self._skipped.items()]
-        found = [*self._remarks, *skipped]
-        if self._both_cameras:
-            found.append(f"{len(self._both_cameras)} pairs are labelled on both cameras; those of RGB are used")
-        if self._hidden:
-            found.append(
-                f"{len(self._hidden)} images have no object in the labels that are used, but some in others, such as "
-                f"{self._hidden[0]}: remove the file that is out of date"
-            )
-        if self._also:
-            found.append(
-                f"{len(self._also)} images are also labelled in files of another format, which are not used, such as "
-                f"{self._also[0]}: remove those that are out of date"
-            )
-        if others := [self._other_folders[path] for path in self._used if path in self._other_folders]:
-            found.append(
-                f"{len(others)} label files are used for images in folders of other names, such as {others[0]}: check "
-                "that they are theirs"
-            )
-        if self._elsewhere:
-            found.append(
-                f"{len(self._elsewhere)} unlabelled images have label files of their name in other folders only, "
-                f"such as {self._elsewhere[0]}: if they are theirs, name the folders of labels like those of the images"
-            )
-        return found
+        cases = [text.format(len(found), next(iter(found.values()))) for text, found in self._cases.items() if found]
+        return [*self._remarks, *skipped, *cases]
 
     def find(self, images: dict[str, File]) -> Labelled | None:
         """Find the labels of an item with these images by camera; None: none, or the file is in `damaged`."""
+        item = next(iter(images.values())).relative
         chosen: Labelled | None = None
         for read in (self._of_tables, self._of_voc, self._of_yolo):
             try:
@@ -171,18 +164,20 @@ class Labels:
             if chosen is None:
                 chosen = labelled
             elif labelled is not None and labelled.labels.objects:
-                others = self._also if chosen.labels.objects else self._hidden
+                text = _ALSO if chosen.labels.objects else _HIDDEN
                 other, used = ("/".join(one.path.parts[-2:]) for one in (labelled, chosen))
-                others.append(f"{other} ({used} is used)")
+                self._cases[text][item] = f"{other} ({used} is used)"
                 break
         if chosen is not None:
+            if chosen.path in self._other_folders:
+                self._cases[_OTHER_FOLDERS][chosen.path] = self._other_folders[chosen.path]
             self._used[chosen.path] = None
         else:
             files = self._voc, self._yolo
             unused = ((file, image) for image in images.values() for kind in files for file in kind.named(image))
             shown = next((row for row in unused if self._read.get(row[0].path, True) is not None), None)
             if shown is not None:
-                self._elsewhere.append(f"{shown[0].relative} for {shown[1].relative}")
+                self._cases[_ELSEWHERE][item] = f"{shown[0].relative} for {shown[1].relative}"
         return chosen
 
     def _of_cameras(self, read: Callable[[File], Labelled | None], images: dict[str, File]) -> Labelled | None:
@@ -197,7 +192,7 @@ class Labels:
             if rgb == replace(infrared, camera=rgb.camera):  # the same labels, on whichever image they were drawn
                 return rgb
             if rgb.labels.objects and infrared.labels.objects:
-                self._both_cameras.add(images[RGB].relative)
+                self._cases[_BOTH_CAMERAS][images[RGB].relative] = ""
             if infrared.labels.objects and not rgb.labels.objects:
                 chosen, camera = infrared, INFRARED
         return replace(chosen, camera=chosen.camera or camera, split=split)
