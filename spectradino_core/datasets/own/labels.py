@@ -564,7 +564,7 @@ class _Files:
 
     def named(self, image: File) -> Iterator[File]:
         """Yield the files with an image's name, split and camera in any folder."""
-        stems = {image.full_stem, image.stem}
+        stems = dict.fromkeys((image.full_stem, image.stem))
         return (file for stem in stems for file in self._files.get(stem, ()) if _fits(file, image))
 
     def find(self, image: File) -> list[tuple[Any, File]]:
@@ -576,7 +576,7 @@ class _Files:
         for stem in dict.fromkeys((image.full_stem, image.stem)):
             near = [
                 file
-                for folders in _parts_of(self._plain(image.folders))
+                for folders in sorted(self._known & _parts_of(self._plain(image.folders)))
                 for file in self._near_files.get((stem, folders), ())
             ]
             found = []

@@ -135,6 +135,13 @@ def test_files_of_other_folders_are_not_used(
         assert any("have no labels and are skipped" in remark for remark in own.remarks) == bool(unlabelled)
 
 
+def test_the_same_of_several_errors_is_reported_in_every_run(tmp_path: Path) -> None:
+    images(tmp_path, "rgb/x/a/b/c/d", "rgb/y/a/b/c/d")
+    labels(tmp_path, dict.fromkeys(("d/0", "c/0", "b/0", "a/0"), A), "YOLO")
+    with pytest.raises(LabelError, match="1 label files can't be used: .*/a/0.txt fits rgb/x/.* and rgb/y"):
+        open_own(tmp_path)
+
+
 def test_the_only_file_of_a_name_is_not_used_if_the_image_has_labels_elsewhere(tmp_path: Path) -> None:
     for name in "01":
         images(tmp_path, "rgb/seq2", "thermal/seq2", name=name)
