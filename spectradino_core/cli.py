@@ -6,11 +6,15 @@ Each command imports what it needs when it runs, so that `spectradino info` work
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
+import os
+import signal
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stdout
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 
 from spectradino_core.commands import (
     ablate,
@@ -26,8 +30,9 @@ from spectradino_core.commands import (
 )
 from spectradino_core.commands.shared_options import parse_size
 from spectradino_core.files import check_folder, error_text
+from spectradino_core.imports import import_problem
 from spectradino_core.options import Parser, add_former, add_option, claim_file, require_model
-from spectradino_core.text import PrintableFormatter, PrintableStream, has_lost_reader, log_line, with_stdout
+from spectradino_core.text import PrintableFormatter, PrintableStream, has_lost_reader, log_line, one_line, with_stdout
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,14 +42,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted, 141 if stdout's reader has left.
     """
     argv = list(sys.argv[1:] if arguments is None else arguments)
-    return with_stdout(lambda: _run(argv))
+    if sys.stderr is None:  # closed; progress bars write to it
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a locale such as C has no names of other scripts
+            stream.reconfigure(errors="backslashreplace")
+    lost = [word for word in argv if any("\udc80" <= letter <= "\udcff" for letter in word)]
+    if lost and sys.getfilesystemencoding() != "utf-8":
+        print(
+            f"spectradino: error: the encoding of the locale, {sys.getfilesystemencoding()}, lacks characters of "
+            f"{one_line(lost[0])}: set PYTHONUTF8=1, or a locale such as LC_ALL=C.UTF-8",
+            file=sys.stderr,
+        )
+        return 1
+    with _ended_by_signals():
+        return with_stdout(lambda: _run(argv))
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the command by SystemExit, so that it removes unfinished files and ends its workers.
+
+    Not below torchrun, where a process may wait for others in a call that no exception ends.
+    """
+    numbers: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGHUP)
+    if "LOCAL_RANK" in os.environ or threading.current_thread() is not threading.main_thread():
+        numbers = ()
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # the next one ends it at once
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in numbers if signal.getsignal(number) is signal.SIG_DFL}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run(argv: list[str]) -> int:
     if "bag" not in argv[:3] and "evaluate" in argv[:3] and argv[argv.index("evaluate") + 1 :][:1] == ["retrieval"]:
         at = argv.index("evaluate")
         argv[at : at + 2] = [evaluate_retrieval.NAME]
-    options = _parser().parse_args(argv)
+    try:
+        parser = _parser()
+    except ImportError as error:
+        print(f"spectradino: error: {_import_error(error)}", file=sys.stderr)
+        return 1
+    options = parser.parse_args(argv)
     options.words = argv  # recorded in reports
     logging.basicConfig(level=logging.WARNING)  # silences other libraries
     for handler in logging.getLogger().handlers:
@@ -59,15 +105,10 @@ def _run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except ModuleNotFoundError as error:
-        if options.log_level == "debug" or (error.name or "").startswith("spectradino"):
+    except ImportError as error:
+        if options.log_level == "debug":
             raise
-        training = dict.fromkeys(("torch", "onnx", "onnxscript", "safetensors"), "train")
-        extra = (training | {"sklearn": "tsne"}).get((error.name or "").partition(".")[0], "bag,runtime")
-        print(
-            f"{options.prog}: error: the Python module {error.name} is missing: pip install 'spectradino_ros[{extra}]'",
-            file=sys.stderr,
-        )
+        print(f"{options.prog}: error: {_import_error(error)}", file=sys.stderr)
         return 1
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, BrokenPipeError) and has_lost_reader():
@@ -76,6 +117,19 @@ def _run(argv: list[str]) -> int:
             raise
         print(f"{options.prog}: error: {log_line(error_text(error))}", file=sys.stderr)
         return 1
+
+
+def _import_error(error: ImportError) -> str:
+    name = error.name or ""
+    if name.startswith("spectradino"):
+        raise error
+    if not isinstance(error, ModuleNotFoundError):
+        return import_problem(error)
+    if name in sys.stdlib_module_names:
+        return f"this Python was built without its module {name}: use another, such as that of the system"
+    training = dict.fromkeys(("torch", "onnx", "onnxscript", "safetensors"), "train")
+    extra = (training | {"sklearn": "tsne"}).get(name.partition(".")[0], "bag,runtime")
+    return f"the Python module {name} is missing: pip install 'spectradino_ros[{extra}]'"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -341,6 +341,10 @@ def is_disk_full(error: BaseException, folder: Path) -> bool:
 def write_error(path: str | os.PathLike[str], error: BaseException, needed: int = 0) -> OSError:
     """Return the error for a failed write of `path`, with free and `needed` bytes (0: unknown) for a full disk."""
     path = Path(path)
+    if getattr(error, "errno", None) == errno.EFBIG:
+        return OSError(
+            errno.EFBIG, f"{path} could not be written: it exceeds the limit on the size of files (ulimit -f)"
+        )
     if not is_disk_full(error, path.parent):
         reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
         return OSError(getattr(error, "errno", None), f"{path} could not be written: {reason}")
@@ -405,7 +409,7 @@ def written_atomically(path: str | os.PathLike[str], needed: int = 0) -> Iterato
         yield scratch
         with scratch.open("rb") as file:
             os.fsync(file.fileno())  # else a power cut could leave an empty file under the new name
-        scratch.chmod(0o644)  # some writers create files that only their owner may read
+        scratch.chmod(new_file_mode())  # some writers create files that only their owner may read
         os.replace(scratch, target)
     except Exception as error:
         if isinstance(error, OSError) or is_disk_full(error, target.parent):
@@ -414,6 +418,13 @@ def written_atomically(path: str | os.PathLike[str], needed: int = 0) -> Iterato
     finally:
         with suppress(FileNotFoundError, NotADirectoryError):
             scratch.unlink()
+
+
+def new_file_mode() -> int:
+    """Return the permissions that the process's umask gives a new file."""
+    mask = os.umask(0o077)  # it can only be read by setting it
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def replaced_path(path: Path) -> Path:

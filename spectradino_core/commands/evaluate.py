@@ -20,7 +20,6 @@ from spectradino_core.commands.shared_options import (
     refuse_own_options,
 )
 from spectradino_core.options import TRAINING_DEVICES, claim_folder, names, refuse, require_model
-from spectradino_core.runtime.engine import DEVICES
 
 if TYPE_CHECKING:
     from spectradino_core.evaluation.sets import LabelledSet
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
+    from spectradino_core.runtime.engine import DEVICES
+
     command = commands.add_parser(
         "evaluate",
         help="score a model's COCO mAP and mIoU: fused, single-stream, and next to the baseline",

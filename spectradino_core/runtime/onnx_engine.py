@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from spectradino_core.imports import import_problem
 from spectradino_core.runtime.bundle import METADATA_KEY, BundleError, ModelInfo
 from spectradino_core.runtime.engine import (
     FEATURES,
@@ -56,11 +57,13 @@ class OnnxEngine:
         """
         try:
             import onnxruntime as ort
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise EngineError(
                 f"ONNX Runtime is not installed ({error}): pip install onnxruntime, or onnxruntime-gpu for CUDA and "
                 "TensorRT"
             ) from None
+        except ImportError as error:
+            raise EngineError(import_problem(error)) from None
         path = Path(path)
         check_onnx_file(path)
         chosen = device if isinstance(device, EngineCandidate) else candidates_of(path, device)[0]

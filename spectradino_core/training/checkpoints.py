@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from spectradino_core.files import is_disk_full, write_error
+from spectradino_core.files import is_disk_full, new_file_mode, write_error
 from spectradino_core.training.distributed import DistEnv, full_state, is_sharded, load_full_state
 
 _FORMAT = "spectradino-run/2"
@@ -184,7 +184,7 @@ def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
         save_file(tensors, path)
     except SafetensorError as error:
         raise write_error(path, error) from error
-    path.chmod(0o644)  # safetensors makes files that only their owner may read
+    path.chmod(new_file_mode())  # safetensors makes files that only their owner may read
     with path.open("rb") as file:
         os.fsync(file.fileno())
 

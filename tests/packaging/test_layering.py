@@ -20,6 +20,7 @@ CORE, ROS = "spectradino_core", "spectradino_ros"
 ARROWS: dict[str, set[str]] = {
     "modality": set(),
     "text": set(),
+    "imports": {"text"},
     # One definition per option of the command line.
     "options": set(),
     "files": {"text"},
@@ -75,14 +76,16 @@ ARROWS: dict[str, set[str]] = {
     f"{ROS}.demo": {"data", "drawing", "evaluation", "modality", "options", "runtime", "scenes"},
 }  # fmt: skip
 # Small helpers without knowledge of the field, for every room that has to do with files.
-HELPERS = {"files", "text"}
-WITHOUT_FILES = {"calibration", "files", "invalid_counts", "losses", "modality", "options", "scenes", "text", "thermal"}
+HELPERS = {"files", "imports", "text"}
+WITHOUT_FILES = {
+    "calibration", "files", "imports", "invalid_counts", "losses", "modality", "options", "scenes", "text", "thermal",
+}  # fmt: skip
 # Imports inside a function, for what a user asks for by name and may not have installed.
 LATE_ARROWS = {("runtime", "export")}
 
 ROBOT_PATH = {
-    "calibration", "drawing", "files", "text", "invalid_counts", "modality", "thermal", "runtime", "streams", ROS,
-    f"{ROS}.demo",
+    "calibration", "drawing", "files", "imports", "text", "invalid_counts", "modality", "thermal", "runtime", "streams",
+    ROS, f"{ROS}.demo",
 }  # fmt: skip
 NOT_ON_ROBOT = {
     "matplotlib", "onnx", "onnxscript", "pycocotools", "safetensors", "timm", "torch", "torchvision", "transformers",

@@ -16,8 +16,9 @@ from tests.ros.harness import PATIENCE_S, ROOT
 HIDDEN = "raise ModuleNotFoundError(f'No module named {__name__!r}', name=__name__)\n"
 
 
-def run(*words: str, module: str = "entry", path: str = "") -> subprocess.CompletedProcess:
+def run(*words: str, module: str = "entry", path: str = "", **variables: str) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (path, os.environ.get("PYTHONPATH"))))}
+    environment |= variables
     return subprocess.run(
         [sys.executable, "-m", f"spectradino_ros.{module}", *words],
         cwd=ROOT,
@@ -170,3 +171,18 @@ def test_a_fault_of_ours_keeps_its_traceback(tmp_path):
     assert ended.returncode == 1
     assert "no_such_module_at_all" in ended.stderr
     assert "Traceback" in ended.stderr
+
+
+def test_a_package_that_does_not_fit_is_named_with_the_remedy(tmp_path):
+    (tmp_path / "site-packages/cv2").mkdir(parents=True)
+    (tmp_path / "site-packages/cv2/__init__.py").write_text("raise ImportError('numpy.core.multiarray failed')\n")
+    ended = run(path=str(tmp_path / "site-packages"))
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert len(ended.stderr.splitlines()) == 1
+    assert "pip install --upgrade opencv-python-headless" in ended.stderr
+
+
+def test_without_a_folder_for_logs_the_variables_are_named():
+    ended = run("--ros-args", "-p", "infrared_band:=lwir", ROS_LOG_DIR="/proc/none")
+    assert ended.returncode == 1
+    assert "set HOME or ROS_LOG_DIR" in ended.stderr.splitlines()[-1]
