@@ -21,6 +21,7 @@ import json
 import os
 import re
 import stat
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -439,6 +440,8 @@ def replaced_path(path: Path) -> Path:
 def error_text(error: Exception) -> str:
     """Return the message of an error; of those that this package raises as OSError without "[Errno N]"."""
     bare = isinstance(error, OSError) and error.strerror and error.filename is None
+    if isinstance(error, OSError) and bare and error.strerror == os.strerror(errno.ENOSPC):  # a library's, of any file
+        return f"{error.strerror}: make room in {tempfile.gettempdir()} (or set TMPDIR) and where the output goes"
     return str(error.strerror if bare and isinstance(error, OSError) else error)
 
 

@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from spectradino_core.files import write_error, write_file
+from spectradino_core.files import error_text, write_error, write_file
 from spectradino_core.imports import import_problem
 
 PROGRAM = "import sys; from spectradino_core.cli import main; sys.exit(main())"
@@ -89,6 +90,13 @@ def test_a_limit_on_the_size_of_files_is_no_full_disk(tmp_path):
     error = write_error(tmp_path / "model.onnx", OSError(errno.EFBIG, os.strerror(errno.EFBIG)))
     assert "ulimit -f" in str(error)
     assert "full" not in str(error)
+
+
+def test_a_full_disk_of_a_library_names_the_folder_of_temporary_files(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    text = error_text(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    assert str(tmp_path) in text
+    assert "TMPDIR" in text
 
 
 @pytest.fixture
