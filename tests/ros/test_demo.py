@@ -227,6 +227,7 @@ def test_a_node_that_dies_is_reported(running) -> None:
     assert "Traceback" not in stderr
 
 
+@pytest.mark.slow  # processes; test_demo_parts.py covers the inputs
 def test_wrong_arguments_name_what_was_looked_for(data: Path, model: Path, tmp_path: Path) -> None:
     done = run_demo(["--out", tmp_path, "--data", tmp_path, "--model", model], 1)
     assert done.returncode == 1

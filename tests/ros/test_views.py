@@ -91,6 +91,7 @@ def test_the_layouts_latency_plot_has_every_step(topics):
     assert named == steps
 
 
+@pytest.mark.slow  # a node; the topics of the layouts are tested too
 def test_the_layout_shows_the_nodes_diagnostics(peer, blob_model):
     panel = LAYOUT["configById"]["DiagnosticStatusPanel!detector"]
     arrays = peer.collect(DiagnosticArray, panel["topicToRender"])

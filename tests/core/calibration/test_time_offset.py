@@ -73,6 +73,7 @@ def test_offsets_at_different_frame_rates(rgb_hz, ir_hz, offset):
     assert "later" in str(found) if offset > 0 else "earlier" in str(found)
 
 
+@pytest.mark.slow  # short recordings and order are tested below
 def test_unset_stamps_and_sampled_recordings_are_not_interpolated():
     """Interpolating half a century at 4 ms would exhaust the memory."""
     lapses = (0, 700 * 10**9, 701 * 10**9)

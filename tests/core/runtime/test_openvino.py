@@ -34,7 +34,6 @@ from tests.core.runtime.test_companions import Reused as CountingOpener
 
 ROOT = Path(__file__).resolve().parents[3]
 MODELS = ROOT / "models"
-slow = pytest.mark.slow
 installed = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
 
 
@@ -69,14 +68,14 @@ def caches(folder: Path) -> list[Path]:
 
 
 @installed
+@pytest.mark.slow  # test_known_boxes_and_masks_are_found covers the comparison
 @pytest.mark.parametrize(
     ("model", "precision", "allowed"),
     [
         ("lwir_box", "fp32", Tolerance(boxes_px=5e-3, scores=1e-3, mask_differs=1e-4)),
-        # slow: the first row covers the comparison, test_known_boxes_and_masks_are_found the processor's precision.
-        pytest.param("lwir_box", "bf16", Tolerance(boxes_px=1.2, scores=0.01, mask_differs=0.01), marks=slow),
-        pytest.param("nir_box", "fp32", Tolerance(boxes_px=1e-3, scores=1e-3, mask_differs=1e-4), marks=slow),
-        pytest.param("nir_box", "bf16", Tolerance(boxes_px=1.2, scores=0.01, mask_differs=0.01), marks=slow),
+        ("lwir_box", "bf16", Tolerance(boxes_px=1.2, scores=0.01, mask_differs=0.01)),
+        ("nir_box", "fp32", Tolerance(boxes_px=1e-3, scores=1e-3, mask_differs=1e-4)),
+        ("nir_box", "bf16", Tolerance(boxes_px=1.2, scores=0.01, mask_differs=0.01)),
     ],
 )
 def test_bundled_models_give_the_results_of_onnx_runtime(model, precision, allowed):

@@ -338,7 +338,8 @@ def test_early_steps_take_smaller_images_and_masks_may_be_thinned():
 
 
 # slow: lwir covers reading the weights and the file; what the others add is that their files belong together.
-@pytest.mark.parametrize("band", ["lwir", *(pytest.param(band, marks=pytest.mark.slow) for band in ("nir", "swir"))])
+@pytest.mark.slow  # export/test_export.py covers parity
+@pytest.mark.parametrize("band", ["lwir", "nir", "swir"])
 def test_bundled_weights_compute_what_the_bundled_model_file_does(band):
     folder = Path(__file__).resolve().parents[3] / "models"
     model, info = load_perception(folder / f"{band}_box.safetensors")
