@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        Exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted, 141 if stdout's reader has left.
+        Exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted, 129 or 143 ended
+        by SIGHUP or SIGTERM, 141 if stdout's reader has left.
     """
     argv = list(sys.argv[1:] if arguments is None else arguments)
     if sys.stderr is None:  # closed; progress bars write to it
@@ -70,7 +71,8 @@ def _ended_by_signals() -> Iterator[None]:
         numbers = ()
 
     def end(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)  # the next one ends it at once
+        for each in numbers:
+            signal.signal(each, signal.SIG_DFL)  # the next one ends it at once
         raise SystemExit(128 + number)
 
     before = {number: signal.signal(number, end) for number in numbers if signal.getsignal(number) is signal.SIG_DFL}

@@ -21,7 +21,6 @@ import json
 import os
 import re
 import stat
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -342,10 +341,9 @@ def is_disk_full(error: BaseException, folder: Path) -> bool:
 def write_error(path: str | os.PathLike[str], error: BaseException, needed: int = 0) -> OSError:
     """Return the error for a failed write of `path`, with free and `needed` bytes (0: unknown) for a full disk."""
     path = Path(path)
-    if getattr(error, "errno", None) == errno.EFBIG:
-        return OSError(
-            errno.EFBIG, f"{path} could not be written: it exceeds the limit on the size of files (ulimit -f)"
-        )
+    if getattr(error, "errno", None) == errno.EFBIG or os.strerror(errno.EFBIG) in str(error):
+        limits = "the largest file that its disk (FAT32: 4 GiB) or 'ulimit -f' allows"
+        return OSError(errno.EFBIG, f"{path} could not be written: it exceeds {limits}")
     if not is_disk_full(error, path.parent):
         reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
         return OSError(getattr(error, "errno", None), f"{path} could not be written: {reason}")
@@ -359,7 +357,7 @@ def write_error(path: str | os.PathLike[str], error: BaseException, needed: int 
     )
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit on the size of files
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _MIN_SPACE = 1 << 16
 
 
@@ -423,9 +421,11 @@ def written_atomically(path: str | os.PathLike[str], needed: int = 0) -> Iterato
 
 def new_file_mode() -> int:
     """Return the permissions that the process's umask gives a new file."""
-    mask = os.umask(0o077)  # it can only be read by setting it
-    os.umask(mask)
-    return 0o666 & ~mask
+    try:  # os.umask would change it for other threads
+        found = re.search(r"^Umask:\s*([0-7]+)", Path("/proc/self/status").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return 0o666 & ~(0o022 if found is None else int(found[1], 8))
 
 
 def replaced_path(path: Path) -> Path:
@@ -440,8 +440,9 @@ def replaced_path(path: Path) -> Path:
 def error_text(error: Exception) -> str:
     """Return the message of an error; of those that this package raises as OSError without "[Errno N]"."""
     bare = isinstance(error, OSError) and error.strerror and error.filename is None
-    if isinstance(error, OSError) and bare and error.strerror == os.strerror(errno.ENOSPC):  # a library's, of any file
-        return f"{error.strerror}: make room in {tempfile.gettempdir()} (or set TMPDIR) and where the output goes"
+    if bare and str(getattr(error, "strerror", "")) in map(os.strerror, _FULL):  # a library's, of any file
+        folder = os.environ.get("TMPDIR", "/tmp")
+        return f"{error}: make room in {folder}, the folder of temporary files (TMPDIR), and where the output goes"
     return str(error.strerror if bare and isinstance(error, OSError) else error)
 
 

@@ -136,14 +136,18 @@ def main() -> int:
         from spectradino_ros.detector_node import main as serve
     except ImportError as error:
         is_missing, name = isinstance(error, ModuleNotFoundError), error.name or ""
-        if not is_missing and not name.startswith(("spectradino", "rclpy")):
+        hint = remedy(name)
+        if is_missing and hint:
+            problem = f"the Python module {name} is missing"
+        elif hint and name.partition(".")[0].endswith("_msgs"):
+            problem = f"older messages are installed ({error})"
+        elif is_missing or name.startswith(("spectradino", "rclpy")):
+            raise
+        else:
             from spectradino_core.imports import import_problem
 
             print(f"detector_node cannot start: {import_problem(error)}", file=sys.stderr)
             return 1
-        if not (hint := remedy(name)) or not (is_missing or name.startswith("spectradino_msgs")):
-            raise
-        problem = f"the Python module {name} is missing" if is_missing else f"older messages are installed ({error})"
         print(f"detector_node cannot start: {problem}: {hint}", file=sys.stderr)
         return 1
     return serve()

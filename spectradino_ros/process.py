@@ -61,7 +61,8 @@ def run(make_node: Callable[[], Any], args: Sequence[str] | None = None) -> int:
     try:
         rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # an invalid command line or parameter file; ROS has no logger yet
-        remedy = ": set HOME or ROS_LOG_DIR to a folder that can be written to" if "log" in str(error) else ""
+        lacks_log = "logging directory" in str(error) or "log directory" in str(error)
+        remedy = ": set HOME or ROS_LOG_DIR to a folder that can be written to" if lacks_log else ""
         print(f"detector_node cannot start: {error}{remedy}", file=sys.stderr)
         return 1
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 import sys
 from collections.abc import Iterable, Sequence
@@ -74,8 +75,10 @@ DEFINITIONS = {
 }
 """Fields and constants by type name."""
 
+log = logging.getLogger(__name__)
+
 _LONGEST_DEFINITION = 1 << 16
-"""Longest definition, in characters, that is parsed: rosbags needs 3 s for as many lines, and four times for twice."""
+"""Longest definition, in characters, that is parsed, in quadratic time: 3 s for as many lines."""
 
 _STAMPED = struct.Struct("<iI"), struct.Struct(">iI")
 
@@ -131,6 +134,8 @@ class MessageTypes:
         if definition is None or definition.format == MessageDefinitionFormat.NONE or not definition.data.strip():
             return None
         if len(definition.data) > _LONGEST_DEFINITION:
+            length, longest = len(definition.data) >> 10, _LONGEST_DEFINITION >> 10
+            log.warning("%s: its definition of %d KiB in the bag is not used, only up to %d", name, length, longest)
             return None
         try:
             store = get_typestore(Stores.EMPTY)

@@ -346,7 +346,7 @@ def _changed(recipe: FinetuneRecipe, options: argparse.Namespace) -> FinetuneRec
     if options.steps is not None:  # a short run warms up for at most a tenth of it
         recipe, loop = replace(recipe, epochs=None), replace(loop, warmup=min(loop.warmup, options.steps // 10))
     if options.input_size is not None:
-        recipe = replace(recipe, input_size=parse_size(options.input_size, recipe.architecture.vit.patch))
+        recipe = recipe.with_input_size(parse_size(options.input_size, recipe.architecture.vit.patch))
     augmentation = PLAIN if options.no_augmentation else recipe.augmentation
     return replace(
         recipe,

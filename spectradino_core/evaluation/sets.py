@@ -106,8 +106,8 @@ class Vocabulary:
     model_boxes: int
 
     @classmethod
-    def between(cls, info: ModelInfo, data: HasClasses, name: str) -> Vocabulary:
-        """Make the mapping from a data set, of this name in messages, to a model.
+    def between(cls, info: ModelInfo, data: HasClasses, name: str, use: str = "evaluate") -> Vocabulary:
+        """Make the mapping from a data set to a model; `name` and `use` are those of messages.
 
         Raises:
             ValueError: the two have no class in common; names both lists.
@@ -124,7 +124,7 @@ class Vocabulary:
                 unknown.append(label)
         if len(unknown) == len(data.box_classes) + len(data.mask_classes):
             raise ValueError(
-                f"{name} can't be used to evaluate {info.name}, as they have no class in common: it labels "
+                f"{name} can't be used to {use} {info.name}, as they have no class in common: it labels "
                 f"{_listed(data)}, the model knows {_listed(info)}"
             )
         return cls(boxes, masks, tuple(unknown), len(info.box_classes))

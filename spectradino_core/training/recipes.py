@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from spectradino_core.data.augment import Augmentation, shrink
-from spectradino_core.data.labels import LabelError
 from spectradino_core.data.mixture import Mixture, Source
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scene_sets import ScenePairs
@@ -163,6 +162,17 @@ class FinetuneRecipe:
             patch=self.architecture.vit.patch,
         )
 
+    def with_input_size(self, size: tuple[int, int]) -> FinetuneRecipe:
+        """Return a copy with another input size, and the early one in proportion."""
+        early, patch = self.early_size, self.architecture.vit.patch
+        if early is not None:
+            width, height = (
+                max(1, round(new * old / (whole * patch))) * patch
+                for new, old, whole in zip(size, early, self.input_size, strict=True)
+            )
+            early = (width, height)
+        return replace(self, input_size=size, early_size=early)
+
     def mixture(self, data: Path | None) -> tuple[Mixture, dict[str, float]]:
         """Return the training samples and each source's fraction of them, with real ones from folders in `data`."""
         band = Modality.parse(self.architecture.infrared)
@@ -183,12 +193,9 @@ class FinetuneRecipe:
         """Read the training split of a source: a folder with an index, else own data, whose classes match by name."""
         if (folder / "index_train.json").is_file():
             return iter(FolderSet(folder, "train", band, BOX_CLASSES, MASK_CLASSES))
-        try:
-            own = open_own(folder, band)
-        except LabelError as error:
-            raise LabelError(f"{error}; nor is there an index_train.json") from None
+        own = open_own(folder, band)
         pairs = own.benchmark.open(folder, own.benchmark.train_split)
-        vocabulary = Vocabulary.between(self.info(), pairs, folder.name)
+        vocabulary = Vocabulary.between(self.info(), pairs, folder.name, "train")
         for remark in own.remarks:
             log.info("%s: %s", folder.name, remark)
         if vocabulary.unknown:

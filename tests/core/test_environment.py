@@ -8,7 +8,6 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -93,7 +92,7 @@ def test_a_limit_on_the_size_of_files_is_no_full_disk(tmp_path):
 
 
 def test_a_full_disk_of_a_library_names_the_folder_of_temporary_files(monkeypatch, tmp_path):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     text = error_text(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     assert str(tmp_path) in text
     assert "TMPDIR" in text
@@ -120,6 +119,16 @@ def test_a_package_that_does_not_fit_is_named_with_the_remedy(tmp_path, unfit):
 def test_the_package_is_that_which_raised(unfit, monkeypatch):
     monkeypatch.syspath_prepend(str(unfit))
     (unfit / "cv2").rename(unfit / "odd")
+    (unfit / "spectradino_like.py").write_text("import odd\n")
     with pytest.raises(ImportError) as caught:
-        __import__("odd")
+        __import__("spectradino_like")
     assert import_problem(caught.value).startswith("odd (unknown release) is installed but can't be imported")
+
+
+def test_a_package_of_another_release_is_named_by_its_distribution():
+    with pytest.raises(ImportError) as caught:
+        exec("from yaml.reader import NoSuch")
+    text = import_problem(caught.value)
+    assert text.startswith("yaml 6")
+    assert text.endswith("pip install --upgrade PyYAML")
+    assert "NumPy" not in text

@@ -197,8 +197,7 @@ def stopped_after(frames: int) -> Any:
 
 
 # slow: tracking, which has a state of its own, covers a run without it.
-@pytest.mark.slow  # test_evaluate.py covers what is not done again
-@pytest.mark.parametrize("tracking", [False, True])
+@pytest.mark.parametrize("tracking", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_stopped_run_resumes_and_equals_an_uninterrupted_one(recording, model, tmp_path, tracking):
     options = AnnotateOptions(Settings(stale_ms=500.0, tracking=tracking), overlay=False, segment=10)
     whole = opened(annotate(recording, model, tmp_path / "whole.mcap", options).path)

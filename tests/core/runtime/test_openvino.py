@@ -410,7 +410,7 @@ def test_features_of_an_infrared_frame_are_reused(tmp_path):
     assert robot.lines == []
 
 
-@pytest.mark.slow  # a process
+@pytest.mark.slow  # a process; nothing else covers it, and only a new OpenVINO can change it
 @installed
 def test_nothing_is_sent_and_no_identifier_written(blob, tmp_path):
     """`import openvino` would look up a server of usage statistics, and write an identifier into the home folder."""

@@ -320,6 +320,15 @@ def test_withheld_streams_cost_nothing_and_change_nothing(batch):
     assert all(p.grad is not None for p in model.backbone.parameters())
 
 
+@pytest.mark.parametrize(
+    ("size", "early"), [((392, 308), (280, 224)), ((784, 616), (560, 448)), ((196, 154), (140, 112))]
+)
+def test_another_input_size_changes_the_early_one_in_proportion(size, early):
+    found = RECIPES["box_real"]().with_input_size(size)
+    assert (found.input_size, found.early_size) == (size, early)
+    assert smoke().with_input_size(size).early_size is None
+
+
 def test_early_steps_take_smaller_images_and_masks_may_be_thinned():
     class Scenes:
         def sample(self, index):
@@ -337,8 +346,7 @@ def test_early_steps_take_smaller_images_and_masks_may_be_thinned():
     assert torch.equal(made[3].images[Modality.RGB], whole.images[Modality.RGB])
 
 
-# slow: lwir covers reading the weights and the file; what the others add is that their files belong together.
-@pytest.mark.slow  # export/test_export.py covers parity
+@pytest.mark.slow  # export/test_export.py covers parity; this shows that the bundled files belong together
 @pytest.mark.parametrize("band", ["lwir", "nir", "swir"])
 def test_bundled_weights_compute_what_the_bundled_model_file_does(band):
     folder = Path(__file__).resolve().parents[3] / "models"
