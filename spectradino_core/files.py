@@ -357,7 +357,7 @@ def write_error(path: str | os.PathLike[str], error: BaseException, needed: int 
     )
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit on the size of files
 _MIN_SPACE = 1 << 16
 
 
@@ -440,7 +440,7 @@ def replaced_path(path: Path) -> Path:
 def error_text(error: Exception) -> str:
     """Return the message of an error; of those that this package raises as OSError without "[Errno N]"."""
     bare = isinstance(error, OSError) and error.strerror and error.filename is None
-    if bare and str(getattr(error, "strerror", "")) in map(os.strerror, _FULL):  # a library's, of any file
+    if bare and str(getattr(error, "strerror", "")) in map(os.strerror, _FULL[:2]):  # a library's, of any file
         folder = os.environ.get("TMPDIR", "/tmp")
         return f"{error}: make room in {folder}, the folder of temporary files (TMPDIR), and where the output goes"
     return str(error.strerror if bare and isinstance(error, OSError) else error)
