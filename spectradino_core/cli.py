@@ -6,15 +6,11 @@ Each command imports what it needs when it runs, so that `spectradino info` work
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import logging
-import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 
 from spectradino_core.commands import (
     ablate,
@@ -43,11 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         by SIGHUP or SIGTERM, 141 if stdout's reader has left.
     """
     argv = list(sys.argv[1:] if arguments is None else arguments)
-    if sys.stderr is None:  # closed; progress bars write to it
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a locale such as C has no names of other scripts
-            stream.reconfigure(errors="backslashreplace")
     lost = [word for word in argv if any("\udc80" <= letter <= "\udcff" for letter in word)]
     if lost and sys.getfilesystemencoding() != "utf-8":
         print(
@@ -56,31 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    with _ended_by_signals():
-        return with_stdout(lambda: _run(argv))
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the command by SystemExit, so that it removes unfinished files and ends its workers.
-
-    Not below torchrun, where a process may wait for others in a call that no exception ends.
-    """
-    numbers: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGHUP)
-    if "LOCAL_RANK" in os.environ or threading.current_thread() is not threading.main_thread():
-        numbers = ()
-
-    def end(number: int, frame: object) -> None:
-        for each in numbers:
-            signal.signal(each, signal.SIG_DFL)  # the next one ends it at once
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in numbers if signal.getsignal(number) is signal.SIG_DFL}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return with_stdout(lambda: _run(argv))
 
 
 def _run(argv: list[str]) -> int:

@@ -6,12 +6,16 @@ or hide or forge a line by escape sequences.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
 import select
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -68,14 +72,45 @@ class PrintableFormatter(logging.Formatter):
         return log_line(super().format(record))
 
 
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the command by SystemExit, so that it removes unfinished files and ends its workers.
+
+    Not below torchrun, where a process may wait for others in a call that no exception ends.
+    """
+    numbers: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGHUP)
+    if "LOCAL_RANK" in os.environ or threading.current_thread() is not threading.main_thread():
+        numbers = ()
+
+    def end(number: int, frame: object) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_DFL)  # the next one ends it at once
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in numbers if signal.getsignal(number) is signal.SIG_DFL}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def with_stdout(run: Callable[[], int]) -> int:
     """Run a command and write all of its output, which Python would do at its end with a message of its own.
+
+    Characters that the locale lacks are escaped, a closed stderr is replaced, and SIGTERM and SIGHUP raise SystemExit.
 
     Returns:
         Its status; 141, as a shell reports SIGPIPE, if stdout's reader has left (`| head`); 1 if its disk is full.
     """
+    if sys.stderr is None:  # progress bars write to it
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        status = run()
+        with _ended_by_signals():
+            status = run()
     except SystemExit:  # --help, wrong usage
         if (failure := _flushed()) is None:
             raise

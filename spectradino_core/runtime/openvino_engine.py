@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from spectradino_core.files import write_file
+from spectradino_core.imports import import_problem
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.engine import FEATURES, EngineError, RawPredictions, raw_predictions, streams_label
 from spectradino_core.runtime.network_inputs import signature
@@ -153,11 +154,13 @@ def _openvino() -> Any:
         sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # importing it raises ImportError
     try:
         return importlib.import_module("openvino")
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise EngineError(
             f"OpenVINO is not installed ({error}): install the extra 'openvino' of this package, or pip install "
             "openvino; or set device to 'cpu'"
         ) from None
+    except ImportError as error:
+        raise EngineError(f"{import_problem(error)}; or set device to 'cpu'") from None
     finally:
         if not reported:
             sys.modules.pop(_TELEMETRY, None)

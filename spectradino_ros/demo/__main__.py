@@ -12,7 +12,6 @@ import argparse
 import datetime
 import json
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -54,7 +53,6 @@ _SILENCE_S = 5.0
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the demo; returns its exit code."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the node and the player are stopped too
     return with_stdout(lambda: _guarded(args))
 
 

@@ -230,7 +230,6 @@ def test_every_arrow_is_used() -> None:
     assert {name: arrows - used[name] for name, arrows in ARROWS.items() if arrows - used[name]} == {}
 
 
-@pytest.mark.slow  # the arrows above cover imports between rooms
 def test_no_modules_import_each_other() -> None:
     spec = spec_from_file_location("tree", ROOT / ".ci/tree.py")
     assert spec is not None

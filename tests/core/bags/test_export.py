@@ -107,7 +107,7 @@ def returned(folder: Path, renamed: Callable[[str], str]) -> Path:
     return folder / "labels.json"
 
 
-@pytest.mark.slow  # the YOLO labels below are read too; commands/test_own_data.py trains
+@pytest.mark.slow  # the YOLO labels below are read too; training on them is tested here alone
 @pytest.mark.usefixtures("undrawn", "undrawn_curves")
 @pytest.mark.parametrize("renamed", [cvat, label_studio, roboflow])
 def test_what_a_tool_returns_is_evaluated_and_trained_on(bag, model, tmp_path, renamed, capsys):

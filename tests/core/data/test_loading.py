@@ -8,7 +8,9 @@ import pytest
 
 from tests.core.training.programs import run_program
 
-pytestmark = pytest.mark.slow  # processes that import torch; test_transfer.py covers batches
+pytestmark = (
+    pytest.mark.slow
+)  # processes that import torch; test_transfer.py covers batches, nothing else dying workers
 
 BATCHES = [f"item {i}: {2 * i} {i} None" for i in range(5)]
 

@@ -68,7 +68,7 @@ SHAPES = [
 ]
 
 
-@pytest.mark.slow  # training/test_golden.py covers the numbers
+@pytest.mark.slow  # training/test_golden.py notices changed numbers
 @pytest.mark.parametrize(("variant", "depth", "registers"), SHAPES)
 def test_parity_with_transformers_at_518(variant: str, depth: int, registers: int, tmp_path) -> None:
     """All tokens at full width and heads; depth is reduced to keep the test small."""
@@ -87,7 +87,7 @@ def test_parity_with_transformers_at_518(variant: str, depth: int, registers: in
     assert relative_error(tokens, expected) <= 1e-5
 
 
-@pytest.mark.slow  # importing transformers takes 5 s; training/test_golden.py covers the numbers
+@pytest.mark.slow  # importing transformers takes 5 s; training/test_golden.py notices changed numbers
 def test_parity_with_transformers_at_other_sizes_with_registers(tmp_path) -> None:
     """Only transformers' model with registers interpolates positions as the official one does."""
     config = dataclasses.replace(VARIANTS["test"], registers=4)
