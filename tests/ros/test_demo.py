@@ -202,7 +202,7 @@ def running(data: Path, model: Path, ros_domain: int, tmp_path: Path) -> Iterato
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_stopped_in_the_middle_it_leaves_no_process_behind(running, number: signal.Signals, code: int) -> None:
     demo, out = running
     theirs = children(demo.pid)

@@ -8,9 +8,8 @@ import pytest
 
 from tests.core.training.programs import run_program
 
-pytestmark = (
-    pytest.mark.slow
-)  # processes that import torch; test_transfer.py covers batches, nothing else dying workers
+# Slow: processes that import torch. test_transfer.py covers batches, nothing else workers that die.
+pytestmark = pytest.mark.slow
 
 BATCHES = [f"item {i}: {2 * i} {i} None" for i in range(5)]
 
