@@ -98,7 +98,7 @@ class BagWriter:
                 if self._compression != "none":
                     writer.set_compression(COMPRESSIONS[self._compression], CompressionFormat.ZSTD)
                 writer.open()
-        except OSError:
+        except BaseException:  # a signal may end the command here
             self._discard()
             raise
         self._writer = writer

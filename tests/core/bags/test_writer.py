@@ -15,6 +15,7 @@ from rosbags.rosbag2 import Reader
 from spectradino_core.bags import BagError
 from spectradino_core.bags.messages import compressed_message, header, image_message, label_message, text_message
 from spectradino_core.bags.reader import BagReader
+from spectradino_core.bags.rosbag2 import Writer
 from spectradino_core.bags.writer import BagWriter
 from tests.core.bags.recorded import IR, RGB, START_NS, hot, pairs, record, red
 
@@ -56,6 +57,16 @@ def test_an_exception_leaves_nothing_and_keeps_what_was_there(tmp_path):
         writer.write("/a", text_message("new"), 1)
     with BagReader(tmp_path / "bag.mcap", cameras=False) as reader:
         assert [m.message.data for m in reader.messages("/a")] == ["new"]
+
+
+def test_a_signal_while_the_file_is_opened_leaves_nothing(tmp_path, monkeypatch):
+    def signalled(self: object) -> None:
+        raise SystemExit(143)
+
+    monkeypatch.setattr(Writer, "open", signalled)
+    with pytest.raises(SystemExit), BagWriter(tmp_path / "bag.mcap"):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_bag_that_can_not_take_its_place_leaves_the_one_before(tmp_path, monkeypatch):
