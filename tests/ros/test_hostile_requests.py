@@ -85,8 +85,10 @@ def manager(node, peer):
     "name",
     [
         "model",
-        "ir_to_rgb",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("score_threshold", "threads", "autostart", "use_sim_time")),
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("ir_to_rgb", "score_threshold", "threads", "autostart", "use_sim_time")
+        ),
     ],
 )
 def test_no_value_ends_it(manager, name):

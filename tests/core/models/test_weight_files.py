@@ -61,6 +61,7 @@ def test_prefixed_backbone_is_found(vit: ViT, prefix: str, suffix: str, tmp_path
     check(path, vit)
 
 
+@pytest.mark.slow  # its prefix is tested above
 def test_backbone_in_compiled_module_is_found(vit: ViT, tmp_path: Path) -> None:
     """With the prefixes of torch's own wrappers; each block is compiled too."""
     inner = ViT("test")
@@ -148,8 +149,8 @@ def test_hugging_face_folder_loads(tmp_path: Path, kind: str, options: dict) -> 
         torch.testing.assert_close(load_network(tmp_path).eval()(x).cls, theirs[:, 0], rtol=1e-4, atol=1e-4)
 
 
-# slow: it differs from b by a width; g has another MLP.
-@pytest.mark.parametrize("variant", ["s", "b", pytest.param("l", marks=pytest.mark.slow), "g"])
+# slow: they differ from s by a width; g has another MLP.
+@pytest.mark.parametrize("variant", ["s", *(pytest.param(v, marks=pytest.mark.slow) for v in "bl"), "g"])
 def test_config_of_published_variants_is_inferred(variant: str, tmp_path: Path) -> None:
     """From folders of the official shapes with only one block, written by the library."""
     config = VARIANTS[variant]
