@@ -210,5 +210,6 @@ def _baseline_command(info: ModelInfo, options: argparse.Namespace) -> str:
         words += ["--strides", next((name for name, preset in PRESETS.items() if preset == levels), "STRIDES")]
     if "segmentation" in tasks and made["segmentation"] == "upernet" and made.get("upernet_width"):
         words += ["--upernet-width", str(made["upernet_width"])]
+    words += ["--detail"] if made.get("detail") else []
     words += ["--input-size", "x".join(str(side) for side in info.input_size)]
     return shlex.join([*words, "--out", "runs/baseline"])

@@ -33,7 +33,8 @@ class Fused:
     Attributes:
         layers: fused tokens [B, N, D], shallow to deep, the last block's last.
         maps: pyramid levels; empty without a pyramid.
-        infrared: tokens [B, N, D] of the infrared stream that were fused, a tensor per layer; empty without the stream.
+        infrared: tokens [B, N, D] of the infrared stream that were fused, a tensor per layer, the last one the detail
+            path's if there is one; empty without the stream.
     """
 
     layers: Sequence[Tensor]
@@ -136,6 +137,8 @@ class Architecture:
         strides: strides of the pyramid levels in input pixels (presets: `pyramid.PRESETS`); empty: 0.5, 1 and 2 patches
             of the variant.
         tower_depth: convolutions in each tower of the dense detection head.
+        detail: whether convolutions of the images are added to the pyramid's finest level, which must be that of half a
+            patch (see `pyramid.DetailPath`).
         backbone, detection, segmentation, fusion: names in the tables above.
         fuse_at: "last": fuse both streams after the last block, for all heads (the paper's choice for ViTDet); "taps":
             fuse them after each tapped block by separate fusions, so that multi-scale heads read shallow blocks for
@@ -159,6 +162,7 @@ class Architecture:
     fuse_at: str = "last"
     taps: tuple[int, ...] = ()
     upernet_width: int = 256
+    detail: bool = False
 
     def __post_init__(self) -> None:
         if self.registers is None:
@@ -171,6 +175,12 @@ class Architecture:
             object.__setattr__(self, "strides", usual_strides(self.vit.patch))
         if len(self.strides) > 8 or not all(0 < stride <= 512 for stride in self.strides):
             raise ValueError(f"strides are up to 8 numbers above 0, got {list(self.strides)}")
+        if type(self.detail) is not bool:
+            raise ValueError(f"detail must be true or false, got {self.detail!r}")
+        if self.detail and 2 * self.strides[0] != self.vit.patch:
+            raise ValueError(
+                f"detail needs a finest stride of {self.vit.patch / 2:g} pixels, half a patch, not {self.strides[0]:g}"
+            )
         choose(BACKBONES, "backbone", self.backbone)
         choose(FUSIONS, "fusion", self.fusion)
         choose(DETECTION, "detection head", self.detection)
