@@ -35,6 +35,8 @@ def remedy(module: str) -> str:
         )
     if name == "rclpy":
         return "source ROS 2 first, as in 'source /opt/ros/jazzy/setup.bash'"
+    if name == "tqdm":  # of the demo alone
+        return "pip install tqdm"
     if name in ("cv2", "numpy", "yaml", "cv_bridge") or name.endswith("_msgs"):
         return f"install what package.xml lists: '{_ROSDEP}'"
     return ""
@@ -135,22 +137,24 @@ def main() -> int:
             return code
         from spectradino_ros.detector_node import main as serve
     except ImportError as error:
-        is_missing, name = isinstance(error, ModuleNotFoundError), error.name or ""
-        hint = remedy(name)
-        if is_missing and hint:
-            problem = f"the Python module {name} is missing"
-        elif hint and name.partition(".")[0].endswith("_msgs"):
-            problem = f"older messages are installed ({error})"
-        elif is_missing or name.startswith(("spectradino", "rclpy")):
-            raise
-        else:
-            from spectradino_core.imports import import_problem
-
-            print(f"detector_node cannot start: {import_problem(error)}", file=sys.stderr)
-            return 1
-        print(f"detector_node cannot start: {problem}: {hint}", file=sys.stderr)
+        print(f"detector_node cannot start: {import_failure(error)}", file=sys.stderr)
         return 1
     return serve()
+
+
+def import_failure(error: ImportError) -> str:
+    """Return what to do about a package that can't be imported; raises `error` if it is a fault of this package."""
+    is_missing, name = isinstance(error, ModuleNotFoundError), error.name or ""
+    hint = remedy(name)
+    if is_missing and hint:
+        return f"the Python module {name} is missing: {hint}"
+    if hint and name.partition(".")[0].endswith("_msgs"):
+        return f"older messages are installed ({error}): {hint}"
+    if is_missing or name.startswith(("spectradino", "rclpy")):
+        raise error
+    from spectradino_core.imports import import_problem
+
+    return import_problem(error)
 
 
 if __name__ == "__main__":

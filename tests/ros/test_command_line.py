@@ -146,6 +146,16 @@ def test_a_module_that_is_missing_ends_the_module_of_the_node_too(tmp_path):
     assert run(module="detector_node", path=str(tmp_path)).returncode == 1
 
 
+@pytest.mark.parametrize(("module", "command"), [("rclpy", "source ROS 2 first"), ("tqdm", "pip install tqdm")])
+def test_the_demo_names_what_is_missing(tmp_path, module, command):
+    (tmp_path / module).mkdir()
+    (tmp_path / module / "__init__.py").write_text(HIDDEN)
+    ended = run(module="demo", path=str(tmp_path))
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"the demo cannot start: the Python module {module} is missing: {command}")
+    assert len(ended.stderr.splitlines()) == 1
+
+
 def test_messages_of_an_older_version_are_named_with_the_command_that_builds_them(tmp_path):
     """A plain `colcon build` after an update leaves them as they were."""
     (tmp_path / "spectradino_msgs").mkdir()

@@ -19,7 +19,7 @@ from tests.blob_model import make_blob_model
 
 pytest.importorskip("rclpy", reason="no ROS in this environment")
 
-from spectradino_ros.demo.__main__ import _parse, main
+from spectradino_ros.demo.run import _parse, main
 
 SIZES = [(617, 459), (394, 161), (640, 480), (321, 243), (640, 512), (500, 500)]
 

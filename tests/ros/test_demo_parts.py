@@ -263,6 +263,6 @@ class TestChild:
 def test_the_demo_needs_no_torch() -> None:
     import subprocess
 
-    code = "import sys, spectradino_ros.demo.__main__, spectradino_ros.demo.player; print('torch' in sys.modules)"
+    code = "import sys, spectradino_ros.demo.run, spectradino_ros.demo.player; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "False"
