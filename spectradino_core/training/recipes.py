@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from spectradino_core.data.augment import Augmentation, shrink
+from spectradino_core.data.labels import LabelError
 from spectradino_core.data.mixture import Mixture, Source
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scene_sets import ScenePairs
@@ -193,7 +194,11 @@ class FinetuneRecipe:
         """Read the training split of a source: a folder with an index, else own data, whose classes match by name."""
         if (folder / "index_train.json").is_file():
             return iter(FolderSet(folder, "train", band, BOX_CLASSES, MASK_CLASSES))
-        own = open_own(folder, band)
+        try:
+            own = open_own(folder, band)
+        except LabelError as error:
+            hint = "; in a mix the names of folders decide, so rename them" if "--" in str(error) else ""
+            raise LabelError(f"{error}{hint}") from None
         pairs = own.benchmark.open(folder, own.benchmark.train_split)
         vocabulary = Vocabulary.between(self.info(), pairs, folder.name, "train")
         for remark in own.remarks:

@@ -239,11 +239,19 @@ class Labels:
                 self._other_folders.setdefault(file.path, f"{file.relative} for {path}")
         matched = {id(entry) for entry in entries.values()}
         lost = [image.name for image in coco.images if id(image) not in matched]
-        if lost:
-            self._remarks.append(
-                f"{file.relative}: {len(lost)} of the {len(coco.images)} images that it lists are missing, such as "
-                f"{lost[0]}"
-            )
+        other = [name for name in lost if images.has(name)]
+        for names, why in (
+            (
+                other,
+                "are only in folders of another camera, split or name than its path shows, and not taken from there",
+            ),
+            ([name for name in lost if not images.has(name)], "are missing"),
+        ):
+            if names:
+                self._remarks.append(
+                    f"{file.relative}: {len(names)} of the {len(coco.images)} images that it lists {why}, such as "
+                    f"{names[0]}"
+                )
         used = frozenset(canonical(one.name) for image in coco.images for one in image.labels.objects)
         for relative, entry in entries.items():
             self._listed[relative].append((_Table(file, form, used), entry))
@@ -481,6 +489,10 @@ class _Images:
         rows = found(lambda image: image.relative, lambda image: f"{image.parent}/{image.stem}{image.path.suffix}")
         by_name = [] if rows else found(lambda one: "/".join((*one.folders, one.path.name)), lambda one: one.path.name)
         return self._distinct(file, rows or by_name, near), bool(by_name)
+
+    def has(self, name: str) -> bool:
+        """Return whether an image of that file name is in any folder."""
+        return (plain_stem(posix_name(name)).casefold(), "") in self._with_folder
 
     def _having(self, parts: Iterable[str]) -> set[_Location]:
         return {location for part in parts for location in self._with_part.get(part, ())}

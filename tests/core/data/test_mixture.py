@@ -219,7 +219,12 @@ def test_own_data_is_a_source_with_its_classes_by_name(tmp_path, caplog):
         text.write_text("0 0.5 0.5 0.5 0.5\n")
     with pytest.raises(ValueError, match="mine can't be used to train lwir_box.*it labels boxes of forklift"):
         recipe.mixture(tmp_path)
-    shutil.rmtree(folder / "thermal")
+    shutil.copytree(folder / "thermal", folder / "other")
+    (folder / "thermal").rename(folder / "one")
+    with pytest.raises(ValueError, match="give --rgb .*; in a mix the names of folders decide, so rename them"):
+        recipe.mixture(tmp_path)
+    for camera in ("one", "other"):
+        shutil.rmtree(folder / camera)
     with pytest.raises(ValueError, match="mine: holds no images"):
         recipe.mixture(tmp_path)
 

@@ -287,8 +287,24 @@ def test_a_file_name_of_missing_images_does_not_give_labels_to_others(tmp_path: 
     images(tmp_path, "rgb/night", name="1")
     images(tmp_path, "rgb/night_rain")
     coco(tmp_path, "night_rain.json", {"1.png": A})
-    with pytest.raises(LabelError, match="night_rain.json: 1 of the 1 images that it lists are missing, such as 1.png"):
+    with pytest.raises(
+        LabelError,
+        match="night_rain.json: 1 of the 1 images that it lists are only in .* not taken from there, such as 1.png",
+    ):
         open_own(tmp_path)
+
+
+def test_images_that_a_file_of_another_split_lists_are_not_called_missing(tmp_path: Path) -> None:
+    """An exporter may list all images in the file of each split."""
+    for split, name in (("train", "0"), ("val", "1")):
+        images(tmp_path, f"{split}/rgb", name=name)
+    coco(tmp_path, "annotations/train.json", {"0.png": A, "1.png": B, "2.png": B})
+    coco(tmp_path, "annotations/val.json", {"1.png": B})
+    remarks = open_own(tmp_path).remarks
+    assert any(
+        "annotations/train.json: 1 of the 3 images that it lists are missing, such as 2.png" in r for r in remarks
+    )
+    assert any("1 of the 3 images that it lists are only in folders of another" in remark for remark in remarks)
 
 
 @pytest.mark.parametrize("name", ["thermal", "val"])
