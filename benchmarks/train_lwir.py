@@ -31,8 +31,8 @@ def recipe_for(batch: int, pool: int) -> FinetuneRecipe:
     """Return `box_real` at another batch size and number of synthetic scenes."""
     recipe = box_real()
     gain = (batch / recipe.batch) ** 0.5
-    rates = {group: rate * gain for group, rate in recipe.rates.items()}
-    return replace(recipe, batch=batch, rates=rates, scene_pool=pool)
+    lr = {group: rate * gain for group, rate in recipe.lr.items()}
+    return replace(recipe, batch=batch, lr=lr, scene_pool=pool)
 
 
 def steps_for(minutes: float, log: Path) -> int:

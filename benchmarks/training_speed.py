@@ -84,7 +84,7 @@ def measure(variant: Variant, recipe: FinetuneRecipe, rounds: int) -> float:
     torch.manual_seed(0)
     model = Perception(recipe.architecture).train()
     freeze_for("full", model, variant.frozen)
-    optimiser = torch.optim.AdamW(parameter_groups(model, recipe.rates, recipe.weight_decay), fused=True)
+    optimiser = torch.optim.AdamW(parameter_groups(model, recipe.lr, recipe.weight_decay), fused=True)
     batches = BatchStream(
         _Scenes(recipe), recipe.batch, recipe.architecture.bands[1], recipe.input_size, recipe.thermal, rounds + 1,
         anchors=anchor_points(recipe), mask_stride=variant.mask_stride,

@@ -52,7 +52,7 @@ def teacher_recipe(variant: str, steps: int, streets: int, seed: int) -> Finetun
         architecture=replace(recipe.architecture, backbone="dinov2_repeat"),
         loop=replace(recipe.loop, steps=steps, warmup=min(recipe.loop.warmup, steps // 10), checkpoint_every=steps),
         scene_pool=streets,
-        scene_share=1.0,
+        scene_fraction=1.0,
         real=(),
         seed=seed,
     )

@@ -118,7 +118,7 @@ class _Plan:
 
     def alphas(self) -> Iterator[Job]:
         """Ablation of the maximum fraction of RGB blended into the other modalities, on the plain system."""
-        own = omnivorous_recipe(self.scale.variant).largest_alpha
+        own = omnivorous_recipe(self.scale.variant).alpha_max
         yield from self._varied("alpha", "--alpha-max", self.scale.alphas, own, *self._probes())
 
     def _varied(self, name: str, option: str, values: Sequence[float], own: float, *options: object) -> Iterator[Job]:
@@ -198,10 +198,10 @@ class _Plan:
             "--variant", self.scale.variant, "--crop", self.scale.crop, "--batch", min(64, self.scale.scenes),
         )  # fmt: skip
         start: tuple[object, ...] = ()
-        for number, (steps, rate) in enumerate(self.scale.teacher, 1):
+        for number, (steps, lr) in enumerate(self.scale.teacher, 1):
             last = number == len(self.scale.teacher)
             folder = self.work / ("teacher" if last else f"teacher-{number}")
-            words = (*common, "--steps", steps, "--rate", rate, "--out", folder, *start)
+            words = (*common, "--steps", steps, "--lr", lr, "--out", folder, *start)
             name = "teacher" if last else f"teacher, run {number}"
             yield Job(name, ("-m", "benchmarks.pretrain.teacher", *map(str, words)), folder / "start.safetensors")
             start = ("--start", folder / "teacher.safetensors")

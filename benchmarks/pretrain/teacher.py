@@ -121,7 +121,7 @@ def train_teacher(options: argparse.Namespace) -> Path:
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     optimiser = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}], lr=options.rate
+        [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}], lr=options.lr
     )
     steps = range(resume_step(options.out), options.steps)
     images = _Pictures(sources, options.batch, options.crop, steps, options.seed, options.start is not None)
@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="folder that paths are relative to (default: each manifest's own)")
     parser.add_argument("--out", type=Path, required=True, help="run folder")
     parser.add_argument("--start", type=Path, help="an earlier teacher: go on from it with disguised views")
-    parser.add_argument("--rate", type=POSITIVE, default=RATE, help="peak learning rate (%(default)s)")
+    parser.add_argument("--lr", type=POSITIVE, default=RATE, help="peak learning rate (%(default)s)")
     parser.add_argument("--variant", default="tiny")
     parser.add_argument("--steps", type=COUNT, default=300)
     parser.add_argument("--batch", type=COUNT, default=64, help="images per step, two views each (%(default)s)")

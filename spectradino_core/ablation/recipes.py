@@ -272,7 +272,7 @@ def _on_scenes(
         tables=_tables(("detection", "segmentation")),
         seeds=seeds,
         scenes=scenes,
-        substitute=replace(teacher, rates=dict.fromkeys(teacher.rates, teacher.rates["head"])),
+        substitute=replace(teacher, lr=dict.fromkeys(teacher.lr, teacher.lr["head"])),
         notes=(
             "Synthetic scenes, a small model and few steps: this shows that the matrix runs, not the value of the "
             "paper's choices.",

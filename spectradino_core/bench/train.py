@@ -79,7 +79,7 @@ def plain_step(recipe: StageRecipe, amp: torch.dtype | None) -> Step:
     student, teacher = HookedDinov2(recipe.variant), plain_dinov2(recipe.variant).eval().requires_grad_(False)
     student.freeze(recipe)
     trained = [p for p in student.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained, recipe.rate, weight_decay=recipe.weight_decay)
+    optimiser = torch.optim.AdamW(trained, recipe.lr, weight_decay=recipe.weight_decay)
     queue = filled_queue(recipe)
     weights = recipe.weights
     generator = torch.Generator().manual_seed(0)
@@ -124,7 +124,7 @@ def our_step(
     if compiled:
         student.compile()
         teacher.compile()
-    optimiser = adamw_for(student, backbone, recipe.rate, recipe.weight_decay)
+    optimiser = adamw_for(student, backbone, recipe.lr, recipe.weight_decay)
 
     def ask(batch: PretrainBatch) -> Tensor:
         return teacher(batch.rgb) if known is None else known

@@ -96,7 +96,7 @@ def add(commands: Any) -> None:
     option(recipe, "--steps", " (default: that of the epochs)")
     option(recipe, "--batch", ", over all processes; default", listed=_settings("batch"))
     heads = " of the heads; others are scaled accordingly; default"
-    option(recipe, "--lr", heads, former="--rate", listed=_rates("head"))
+    option(recipe, "--lr", heads, former="--rate", listed=_learning_rates("head"))
     for group, parts in (("adapters", "adapters, stems and modality embedding"), ("blocks", "the backbone's blocks")):
         text = f"learning rate of {parts}; default"
         option(
@@ -104,7 +104,7 @@ def add(commands: Any) -> None:
             f"--lr-{group}",
             text,
             former=f"--rate-{group}",
-            listed=_rates(group),
+            listed=_learning_rates(group),
             type=NOT_NEGATIVE,
             metavar="LR",
         )
@@ -224,13 +224,13 @@ def _settings(field: str) -> Callable[[], Sequence[str]]:
     return listed
 
 
-def _rates(group: str) -> Callable[[], Sequence[str]]:
+def _learning_rates(group: str) -> Callable[[], Sequence[str]]:
     """Return a function that gives the learning rates of a group of parameters, for help."""
 
     def listed() -> Sequence[str]:
-        from spectradino_core.training.downstream import RATES
+        from spectradino_core.training.downstream import LEARNING_RATES
 
-        return [f"{RATES['pretrained'][group]:g}", f"tiny and test {RATES['small'][group]:g}"]
+        return [f"{LEARNING_RATES['pretrained'][group]:g}", f"tiny and test {LEARNING_RATES['small'][group]:g}"]
 
     return listed
 
@@ -340,14 +340,14 @@ def _changed(recipe: FinetuneRecipe, options: argparse.Namespace) -> FinetuneRec
 
     if options.epochs is not None and (recipe.dataset is None or options.steps is not None):
         raise ValueError("--epochs is for --dataset, and excludes --steps")
-    rates = dict(recipe.rates)
+    lr = dict(recipe.lr)
     if options.lr is not None:
-        rates = {group: rate * options.lr / recipe.rates["head"] for group, rate in rates.items()}
-    rates |= without_none(adapters=options.lr_adapters, blocks=options.lr_blocks)
+        lr = {group: rate * options.lr / recipe.lr["head"] for group, rate in lr.items()}
+    lr |= without_none(adapters=options.lr_adapters, blocks=options.lr_blocks)
     loop = replace(
         recipe.loop,
         **given(options, "steps ema amp checkpoint_every log_every"),
-        **without_none(parts=options.grad_accum, tensorboard=options.tensorboard or None),
+        **without_none(grad_accum=options.grad_accum, tensorboard=options.tensorboard or None),
     )
     if options.steps is not None:  # a short run warms up for at most a tenth of it
         recipe, loop = replace(recipe, epochs=None), replace(loop, warmup=min(loop.warmup, options.steps // 10))
@@ -357,7 +357,7 @@ def _changed(recipe: FinetuneRecipe, options: argparse.Namespace) -> FinetuneRec
     return replace(
         recipe,
         loop=loop,
-        rates=rates,
+        lr=lr,
         augmentation=replace(augmentation, **given(options, "band_dropout")),
         mix=parse_mix(options.mix) if options.mix else recipe.mix,
         **given(options, "epochs layer_decay mode batch seed"),

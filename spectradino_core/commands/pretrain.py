@@ -66,7 +66,7 @@ def add(commands: Any) -> None:
     option(recipe, "--steps", " of each stage (default: that of the epochs; omnivorous: 20000)")
     option(recipe, "--batch", ", over all processes; default", listed=_recipes("batch"), **_by_stage(COUNT))
     lr = "; of single stages: 1:2e-4,3:4e-5; default"
-    option(recipe, "--lr", lr, listed=_recipes("rate"), former="--rate", **_by_stage(POSITIVE))
+    option(recipe, "--lr", lr, listed=_recipes("lr"), former="--rate", **_by_stage(POSITIVE))
     option(recipe, "--crop", "; default", listed=_recipes("crop"))
     option(
         recipe, "--clip", "maximum gradient norm; 0: none; default", listed=_recipes("clip"), **_by_stage(NOT_NEGATIVE)
@@ -180,7 +180,7 @@ def _stages(options: argparse.Namespace) -> Path:
     for stage in stages:
         recipe = changed(
             stage_recipe(options.variant, stage),
-            rate=of_stage(options.lr, stage), crop=options.crop, learn_temperature=options.learn_temperature,
+            lr=of_stage(options.lr, stage), crop=options.crop, learn_temperature=options.learn_temperature,
             **{name: of_stage(getattr(options, name), stage) for name in _BY_STAGE if name != "lr"},
         )  # fmt: skip
         recipes.append(replace(recipe, weights=replace(recipe.weights, **weights)))
@@ -195,7 +195,7 @@ def _stages(options: argparse.Namespace) -> Path:
         PretrainOptions(
             folder=folder,
             strategy=options.strategy or ("fsdp" if options.variant == "g" and several else "ddp"),
-            parts=options.grad_accum or 1,
+            grad_accum=options.grad_accum or 1,
             activation_checkpointing=options.activation_checkpointing,
             cache_teacher=options.cache_teacher,
             tensorboard=options.tensorboard,
@@ -219,8 +219,8 @@ def _omnivorous(options: argparse.Namespace) -> Path:
     if not (options.scenes or options.val_scenes) and options.maps is not None:
         raise ValueError("--maps and --no-maps have no effect without --scenes or --val-scenes")
     changes = without_none(
-        rate=options.lr,
-        largest_alpha=options.alpha_max,
+        lr=options.lr,
+        alpha_max=options.alpha_max,
         depth_range_m=options.depth_range,
         colourise=False if options.no_palette else None,
         dense=0.0 if options.no_dense else None,

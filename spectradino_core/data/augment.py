@@ -20,7 +20,7 @@ from spectradino_core.runtime.scaling import fill_invalid, weigh
 
 _CHANCES = (
     "flip", "blur", "local_contrast", "inversion", "eight_bit", "thermal_defects", "filled_defects", "low_light",
-    "least_visible",
+    "min_visible",
 )  # fmt: skip
 _STRENGTHS = (
     "stretch", "brightness", "contrast", "gamma", "saturation", "infrared_gain", "infrared_gamma", "noise",
@@ -54,7 +54,7 @@ class Augmentation:
         misregistration: maximum shift between the two frames as a fraction of their width, as cameras are never
             registered exactly. Labels stay with the RGB frame.
         low_light: probability that the RGB frame is darkened to few counts with noise, as at night.
-        least_visible: minimum visible fraction of a box after a crop; other boxes are dropped.
+        min_visible: minimum visible fraction of a box after a crop; other boxes are dropped.
 
     Raises:
         ValueError: a probability outside of 0..1, a negative strength, or an empty range of zoom.
@@ -79,7 +79,7 @@ class Augmentation:
     band_dropout: float = 0.15
     misregistration: float = 0.0
     low_light: float = 0.0
-    least_visible: float = 0.35
+    min_visible: float = 0.35
 
     def __post_init__(self) -> None:
         wrong = [name for name in _CHANCES if not 0 <= getattr(self, name) <= 1]
@@ -117,7 +117,7 @@ def augment(sample: PairedSample, options: Augmentation, rng: np.random.Generato
     factor = float(np.exp(rng.uniform(*np.log(options.zoom))))
     wider = float(np.exp(rng.uniform(-1, 1) * np.log1p(options.stretch) / 2)) if options.stretch else 1.0
     max_shift_px = options.misregistration * sample.size[0] if all(sample.present) else 0.0
-    sample = zoom(sample, factor, rng, options.least_visible, wider, max_shift_px)
+    sample = zoom(sample, factor, rng, options.min_visible, wider, max_shift_px)
     if sample.present[0]:
         sample.rgb = jitter_rgb(sample.rgb, options, rng)
     if sample.present[1]:
@@ -149,7 +149,7 @@ def zoom(
     sample: PairedSample,
     factor: float,
     rng: np.random.Generator,
-    least_visible: float,
+    min_visible: float,
     wider: float = 1.0,
     max_shift_px: float = 0.0,
 ) -> PairedSample:
@@ -159,7 +159,7 @@ def zoom(
 
     Args:
         sample, rng: the pair, and the generator of the position.
-        factor, least_visible: see `Augmentation`.
+        factor, min_visible: see `Augmentation`.
         wider: factor on the width, and divisor of the height.
         max_shift_px: maximum shift in x and y, in pixels, of the infrared frame relative to the rest.
     """
@@ -187,7 +187,7 @@ def zoom(
         placed = boxes * np.tile(scale, 2) + np.array([shift_x, shift_y] * 2)
         clipped = np.clip(placed, 0, np.array([width, height] * 2))
         area, before = (np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (clipped, placed))
-        keep = area > least_visible * before
+        keep = area > min_visible * before
         return clipped[keep].astype(np.float32), labels[keep]
 
     changed = replace(

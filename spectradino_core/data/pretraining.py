@@ -147,7 +147,7 @@ def omnivorous_batches(
     first: int = 0,
     rank: int = 0,
     world: int = 1,
-    largest_alpha: float = 0.5,
+    alpha_max: float = 0.5,
     sampling: BandSampling | None = None,
     workers: int = 0,
     views: ViewOptions | None = None,
@@ -159,13 +159,13 @@ def omnivorous_batches(
 
     Args:
         groups: by name, the modalities beside RGB of a step (see `available_groups`).
-        largest_alpha: alpha is drawn uniformly from 0 to this.
+        alpha_max: alpha is drawn uniformly from 0 to this.
         depth_range_m: see `views.depth_values`.
         sources .. pin: see `pretraining_batches`.
     """
-    if not 0 <= largest_alpha <= 1:
-        raise ValueError(f"largest_alpha must be in 0..1, not {largest_alpha}")
-    collate = partial(_omnivorous_batch, seed, largest_alpha, depth_range_m)
+    if not 0 <= alpha_max <= 1:
+        raise ValueError(f"alpha_max must be in 0..1, not {alpha_max}")
+    collate = partial(_omnivorous_batch, seed, alpha_max, depth_range_m)
     plan = Plan(sources, groups, batch, crop, seed, views or ViewOptions(), collate, rank, world)
     return PretrainLoader(plan, sampling or RoundRobin(list(groups)), range(first, steps), workers, max_damaged, pin)
 
@@ -227,7 +227,7 @@ def _pair_batch(step: PlanStep, views: list[LoadedView]) -> OnHost[PretrainBatch
 
 
 def _omnivorous_batch(
-    seed: int, largest_alpha: float, depth_range_m: tuple[float, float], step: PlanStep, views: list[LoadedView]
+    seed: int, alpha_max: float, depth_range_m: tuple[float, float], step: PlanStep, views: list[LoadedView]
 ) -> OnHost[OmnivorousBatch]:
     images: dict[str, Any] = {"rgb": _colours(views)}
     alpha: dict[str, Tensor] = {}
@@ -240,7 +240,7 @@ def _omnivorous_batch(
             images[key] = torch.from_numpy(np.stack(maps))
         else:
             images[key] = _counts(views, key, _THERMAL)
-        alpha[key] = torch.tensor([rng.uniform(0, largest_alpha) for rng in rngs], dtype=torch.float32)
+        alpha[key] = torch.tensor([rng.uniform(0, alpha_max) for rng in rngs], dtype=torch.float32)
     return OnHost(OmnivorousBatch, {"images": images, "alpha": alpha} | _origins(views))
 
 

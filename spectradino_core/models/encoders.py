@@ -41,11 +41,13 @@ class RepeatedViT(nn.Module):
     def config(self) -> ViTConfig:
         return self.vit.config
 
-    def forward(self, images: Mapping[Modality, Tensor], taps: Sequence[int] | None = None) -> dict[Modality, Features]:
+    def forward(
+        self, images: Mapping[Modality, Tensor], out_indices: Sequence[int] | None = None
+    ) -> dict[Modality, Features]:
         """Compute features as `SpectraDINO.forward`; images of one channel are repeated and normalised here.
 
         Raises:
-            ValueError: no images, a wrong shape, or a tap that is not a block.
+            ValueError: no images, a wrong shape, or an index that is not a block.
         """
         if not images:
             raise ValueError("no images: give at least one band")
@@ -53,7 +55,7 @@ class RepeatedViT(nn.Module):
         if wrong:
             raise ValueError(f"images are [B, 1 or 3, H, W], not {', '.join(wrong)}")
         colours = [(x - self.mean) / self.std if x.shape[1] == 1 else x for x in images.values()]
-        features = self.vit(torch.cat(colours), taps or ())
+        features = self.vit(torch.cat(colours), out_indices or ())
         return dict(zip(images, features.split([len(x) for x in images.values()]), strict=True))
 
     def freeze_grid(self, h: int, w: int) -> None:

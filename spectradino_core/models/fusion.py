@@ -116,16 +116,25 @@ class _CrossAttention(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.heads = max(1, width // _HEAD_WIDTH)
-        self.norm_asks = nn.LayerNorm(width, eps=1e-6)  # of the query; both names are checkpoint keys
-        self.norm_told = nn.LayerNorm(width, eps=1e-6)  # of the context
+        self.norm_query = nn.LayerNorm(width, eps=1e-6)
+        self.norm_context = nn.LayerNorm(width, eps=1e-6)
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
         self.project = nn.Linear(width, width)
         nn.init.zeros_(self.project.weight)
         nn.init.zeros_(self.project.bias)
+        self.register_load_state_dict_pre_hook(_rename_norms)
 
     def forward(self, query: Tensor, context: Tensor) -> Tensor:
-        q = self.query(self.norm_asks(query)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        key_value = self.key_value(self.norm_told(context)).unflatten(-1, (2, self.heads, -1))
+        q = self.query(self.norm_query(query)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        key_value = self.key_value(self.norm_context(context)).unflatten(-1, (2, self.heads, -1))
         k, v = key_value.permute(2, 0, 3, 1, 4).unbind(0)
         return self.project(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+def _rename_norms(_: nn.Module, state: dict[str, Tensor], prefix: str, *_rest: object) -> None:
+    """Give the norms of a checkpoint of an earlier version their present names."""
+    for former, name in (("norm_asks", "norm_query"), ("norm_told", "norm_context")):
+        for kind in ("weight", "bias"):
+            if f"{prefix}{former}.{kind}" in state:
+                state[f"{prefix}{name}.{kind}"] = state.pop(f"{prefix}{former}.{kind}")

@@ -1,7 +1,7 @@
 """Perception model: backbone, fusion and heads, as fine-tuned and exported.
 
     rgb ─┐            ┌─ fusion (at the last block, or ─┬─ (pyramid) ─ detection head: classes, boxes per anchor point
-         ├─ backbone ─┤   one at each tapped block)     │
+         ├─ backbone ─┤   one at each of out_indices)   │
     ir  ─┘ (one pass) └                                 └─ (pyramid) ─ segmentation head: classes per pixel
 
 With a detail path, convolutions of both images are added to the pyramid's finest level.
@@ -131,11 +131,11 @@ class Perception(nn.Module):
         return Fused(layers, grid, maps, [b for _, b in streams if b is not None])
 
 
-def _layers(features: Features | None, tapped: bool) -> Iterable[Tensor | None]:
+def _layers(features: Features | None, intermediate: bool) -> Iterable[Tensor | None]:
     """Return the layers of one stream to be fused; an infinite sequence of None for an absent stream."""
     if features is None:
         return repeat(None)
-    return features.tapped if tapped else [features.patches]
+    return features.intermediate if intermediate else [features.patches]
 
 
 def _rows(present: Tensor) -> list[Tensor] | None:

@@ -56,7 +56,7 @@ class Kind:
         run: computes the head's output from (module, fused input, strides).
         pyramid: whether the head reads the pyramid, which all such heads share.
         patches: fixed strides of a detection head in patches; None: the architecture's strides.
-        several: whether the head needs several layers, so that fusion must be at the taps.
+        several: whether the head needs several layers, so that fusion must be at `out_indices`.
     """
 
     make: Callable[[Architecture, int], nn.Module]
@@ -141,9 +141,9 @@ class Architecture:
             patch (see `pyramid.DetailPath`).
         backbone, detection, segmentation, fusion: names in the tables above.
         fuse_at: "last": fuse both streams after the last block, for all heads (the paper's choice for ViTDet); "taps":
-            fuse them after each tapped block by separate fusions, so that multi-scale heads read shallow blocks for
-            fine scales (the paper's choice for UPerNet, Section 4.2.1).
-        taps: tapped blocks, 0-based, ascending, ending with the last block; empty: the variant's `ViTConfig.taps`, or
+            fuse them after each block of `out_indices` by separate fusions, so that multi-scale heads read shallow
+            blocks for fine scales (the paper's choice for UPerNet, Section 4.2.1).
+        out_indices: blocks, 0-based, ascending, ending with the last; empty: the variant's `ViTConfig.out_indices`, or
             the last four blocks for "linear4".
     """
 
@@ -160,7 +160,7 @@ class Architecture:
     segmentation: str = "pyramid_linear"
     fusion: str = "concat"
     fuse_at: str = "last"
-    taps: tuple[int, ...] = ()
+    out_indices: tuple[int, ...] = ()
     upernet_width: int = 256
     detail: bool = False
 
@@ -189,8 +189,9 @@ class Architecture:
         if self.mask_classes and SEGMENTATION[self.segmentation].several and self.fuse_at == "last":
             raise ValueError(f"the head {self.segmentation!r} reads several blocks: it needs fuse_at 'taps'")
         last = self.vit.depth - 1
-        if self.taps and (self.taps[-1] != last or sorted(set(self.taps)) != list(self.taps) or self.taps[0] < 0):
-            raise ValueError(f"taps are blocks 0..{last}, ascending, the last one {last}; not {list(self.taps)}")
+        chosen = list(self.out_indices)
+        if chosen and (chosen[-1] != last or sorted(set(chosen)) != chosen or chosen[0] < 0):
+            raise ValueError(f"out_indices are blocks 0..{last}, ascending, the last one {last}; not {chosen}")
 
     @property
     def vit(self) -> ViTConfig:
@@ -206,11 +207,11 @@ class Architecture:
         depth = self.vit.depth
         if self.fuse_at == "last":
             return (depth - 1,)
-        if self.taps:
-            return self.taps
+        if self.out_indices:
+            return self.out_indices
         if self.mask_classes and self.segmentation == "linear4":
             return tuple(range(max(0, depth - LAST_LAYERS), depth))
-        return self.vit.taps
+        return self.vit.out_indices
 
     @property
     def kinds(self) -> tuple[Kind | None, Kind | None]:
@@ -229,10 +230,12 @@ class Architecture:
         return tuple(self.vit.patch * patches for patches in kind.patches)
 
     def to_dict(self) -> dict:
-        return asdict(self) | {"strides": list(self.strides), "taps": list(self.taps)}
+        return asdict(self) | {"strides": list(self.strides), "out_indices": list(self.out_indices)}
 
     @classmethod
     def from_dict(cls, data: dict) -> Architecture:
         """Inverse of `to_dict`; fields missing in older checkpoints get defaults that keep the old behaviour."""
-        tuples: dict[str, Any] = {"strides": tuple(data["strides"]), "taps": tuple(data.get("taps", ()))}
+        data = dict(data)
+        former = data.pop("taps", ())  # in files of earlier versions
+        tuples = {"strides": tuple(data["strides"]), "out_indices": tuple(data.get("out_indices", former))}
         return cls(**data | tuples)

@@ -61,10 +61,10 @@ POOLS = (1, 2, 3, 6)
 class UPerNet(nn.Module):
     """Standard segmentation head for evaluating vision foundation models (paper, Section 4.4).
 
-    Levels are computed as in ViTDet's pyramid: level i from the i-th of four tapped layers, shallow layers for fine
-    levels, or all from the last layer. The default width is 256, since the usual 512 costs three times the ViT-S
-    backbone. LayerNorm over channels replaces the original's BatchNorm (our choice): a map pooled to one pixel has no
-    meaningful statistics in a small batch.
+    Levels are computed as in ViTDet's pyramid: level i from the i-th of four layers, shallow layers for fine levels, or
+    all from the last layer. The default width is 256, since the usual 512 costs three times the ViT-S backbone.
+    LayerNorm over channels replaces the original's BatchNorm (our choice): a map pooled to one pixel has no meaningful
+    statistics in a small batch.
     """
 
     def __init__(self, width: int, classes: int, out_width: int, patch: int) -> None:

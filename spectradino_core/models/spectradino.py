@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spectradino_core.modality import Modality
-from spectradino_core.models.vit import Features, ViT, ViTConfig, check_taps, vit_config
+from spectradino_core.models.vit import Features, ViT, ViTConfig, check_out_indices, vit_config
 
 HIDDEN_CHANNELS = 32
 
@@ -158,23 +158,25 @@ class SpectraDINO(nn.Module):
     def config(self) -> ViTConfig:
         return self.vit.config
 
-    def forward(self, images: Mapping[Modality, Tensor], taps: Sequence[int] | None = None) -> dict[Modality, Features]:
+    def forward(
+        self, images: Mapping[Modality, Tensor], out_indices: Sequence[int] | None = None
+    ) -> dict[Modality, Features]:
         """Compute features of images of one or more bands in one pass.
 
         Args:
             images: [B_m, C_m, H, W] by band. H and W are the same for all bands and multiples of the patch size; batch
                 sizes may differ. RGB is normalised with ImageNet's mean and standard deviation, IR is in [0, 1].
-            taps: 0-based blocks whose patch tokens are returned in addition to the last block's (`config.taps` is the
-                paper's choice).
+            out_indices: 0-based blocks whose patch tokens are returned in addition to the last block's
+                (`config.out_indices` is the paper's choice).
 
         Returns:
             `Features` by band, in the order of `images`.
 
         Raises:
-            ValueError: no images, a band the model does not have, a wrong shape, or a tap that is not a block.
+            ValueError: no images, a band the model does not have, a wrong shape, or an index that is not a block.
         """
-        taps = taps or ()
-        check_taps(taps, self.config.depth)
+        out_indices = out_indices or ()
+        check_out_indices(out_indices, self.config.depth)
         self._check(images)
         sizes = tuple(len(batch) for batch in images.values())
         device = self.modality_embedding.device
@@ -184,17 +186,18 @@ class SpectraDINO(nn.Module):
         tokens, grid = self.vit.embed(torch.cat(colours))
         tokens = tokens + self._modality(routing)
         rotation = self.vit.rotation(grid)
-        tapped: dict[int, Tensor] = {}
+        intermediate: dict[int, Tensor] = {}
         for index, (block, adapter) in enumerate(zip(self.vit.blocks, self.adapters, strict=True)):
             tokens = adapter(self.vit.run(block, tokens, rotation), routing)
-            if index in taps:
-                tapped[index] = self.vit.norm(tokens)
+            if index in out_indices:
+                intermediate[index] = self.vit.norm(tokens)
         tokens = self.vit.norm(tokens)
 
         parts = tokens.split(sizes)
-        tapped_parts = [tapped[index].split(sizes) for index in taps]
+        intermediate_parts = [intermediate[index].split(sizes) for index in out_indices]
         return {
-            band: Features.of(parts[run], grid, [tap[run] for tap in tapped_parts]) for run, band in enumerate(images)
+            band: Features.of(parts[run], grid, [one[run] for one in intermediate_parts])
+            for run, band in enumerate(images)
         }
 
     def _modality(self, routing: Routing) -> Tensor:

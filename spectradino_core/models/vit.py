@@ -106,7 +106,7 @@ class ViTConfig:
         return (int(hidden * 2 / 3) + 7) // 8 * 8 if self.swiglu else hidden
 
     @property
-    def taps(self) -> tuple[int, ...]:
+    def out_indices(self) -> tuple[int, ...]:
         """0-based blocks read by dense heads: the last of each quarter, (2, 5, 8, 11) of twelve as in the paper."""
         return tuple(sorted({-(-self.depth * quarter // 4) - 1 for quarter in (1, 2, 3, 4)}))
 
@@ -146,26 +146,26 @@ class Features:
     Attributes:
         cls, registers, patches: [B, D], [B, R, D], and [B, N, D] row by row.
         grid: (h, w), N = h·w.
-        tapped: patches [B, N, D] after each block in `taps`, in the order of `taps`.
+        intermediate: patches [B, N, D] after each block in `out_indices`, in the order of `out_indices`.
     """
 
     cls: Tensor
     registers: Tensor
     patches: Tensor
     grid: tuple[int, int]
-    tapped: list[Tensor] = field(default_factory=list)
+    intermediate: list[Tensor] = field(default_factory=list)
 
     @classmethod
-    def of(cls, tokens: Tensor, grid: tuple[int, int], tapped: Sequence[Tensor] = ()) -> Features:
-        """Split final tokens [B, T, D], and tapped tokens of the same shape, by kind."""
+    def of(cls, tokens: Tensor, grid: tuple[int, int], intermediate: Sequence[Tensor] = ()) -> Features:
+        """Split final tokens [B, T, D], and intermediate tokens of the same shape, by kind."""
         first = tokens.shape[1] - grid[0] * grid[1]
-        return cls(tokens[:, 0], tokens[:, 1:first], tokens[:, first:], grid, [tap[:, first:] for tap in tapped])
+        return cls(tokens[:, 0], tokens[:, 1:first], tokens[:, first:], grid, [one[:, first:] for one in intermediate])
 
     def split(self, sizes: Sequence[int]) -> list[Features]:
         """Split the batch into consecutive parts of these sizes."""
         parts = zip(self.cls.split(sizes), self.registers.split(sizes), self.patches.split(sizes))
-        tapped = [tap.split(sizes) for tap in self.tapped]
-        return [Features(*part, self.grid, [tap[index] for tap in tapped]) for index, part in enumerate(parts)]
+        intermediate = [one.split(sizes) for one in self.intermediate]
+        return [Features(*part, self.grid, [one[index] for one in intermediate]) for index, part in enumerate(parts)]
 
 
 def layer_norm(config: ViTConfig) -> nn.LayerNorm:
@@ -314,25 +314,25 @@ class ViT(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=INIT_STD)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, images: Tensor, taps: Sequence[int] = ()) -> Features:
+    def forward(self, images: Tensor, out_indices: Sequence[int] = ()) -> Features:
         """Compute tokens of RGB images.
 
         Args:
             images: [B, 3, H, W], normalised with ImageNet's mean and standard deviation; H and W multiples of P.
-            taps: 0-based blocks whose patch tokens are returned in addition to the last block's.
+            out_indices: 0-based blocks whose patch tokens are returned in addition to the last block's.
 
         Raises:
-            ValueError: a wrong image shape, or a tap that is not a block.
+            ValueError: a wrong image shape, or an index that is not a block.
         """
-        check_taps(taps, self.config.depth)
+        check_out_indices(out_indices, self.config.depth)
         tokens, grid = self.embed(images)
         rotation = self.rotation(grid)
-        tapped: dict[int, Tensor] = {}
+        intermediate: dict[int, Tensor] = {}
         for index, block in enumerate(self.blocks):
             tokens = self.run(block, tokens, rotation)
-            if index in taps:
-                tapped[index] = self.norm(tokens)
-        return Features.of(self.norm(tokens), grid, [tapped[index] for index in taps])
+            if index in out_indices:
+                intermediate[index] = self.norm(tokens)
+        return Features.of(self.norm(tokens), grid, [intermediate[index] for index in out_indices])
 
     def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Return the first block's input [B, T, D] for images [B, 3, H, W], and the grid (h, w)."""
@@ -418,8 +418,8 @@ def grid_of(images: Tensor, patch: int) -> tuple[int, int]:
     return height // patch, width // patch
 
 
-def check_taps(taps: Sequence[int], depth: int) -> None:
-    """Raise ValueError if a tap is not a block of a ViT with `depth` blocks."""
-    wrong = [tap for tap in taps if not 0 <= tap < depth]
+def check_out_indices(out_indices: Sequence[int], depth: int) -> None:
+    """Raise ValueError if an index is not a block of a ViT with `depth` blocks."""
+    wrong = [index for index in out_indices if not 0 <= index < depth]
     if wrong:
-        raise ValueError(f"no such blocks to tap: {wrong}; this ViT's blocks are 0 to {depth - 1}")
+        raise ValueError(f"no such blocks: {wrong}; this ViT's blocks are 0 to {depth - 1}")

@@ -61,7 +61,7 @@ def settings_by_name() -> dict[str, Setting]:
     return {**SETTINGS, "own data": _OWN}
 
 
-RATES = {
+LEARNING_RATES = {
     "pretrained": {"head": 1e-4, "adapters": 5e-5, "blocks": 1e-5},
     "small": {"head": 1e-3, "adapters": 5e-4, "blocks": 1e-4},
 }
@@ -141,7 +141,7 @@ def downstream_recipe(
             steps=1, warmup=500, ema=0.999, amp=amp or ("auto" if own else "bf16"), checkpoint_every=BY_EPOCH
         ),
         batch=setting.batch,
-        rates=RATES["small" if small else "pretrained"],
+        lr=LEARNING_RATES["small" if small else "pretrained"],
         mode=mode,
         layer_decay=layer_decay,
         dataset=benchmark.name,

@@ -51,8 +51,8 @@ class LoopOptions:
         log_every: steps between log rows.
         keep: number of checkpoints to keep, the newest.
         tensorboard: also log to TensorBoard.
-        parts: gradient accumulation steps: each batch is split into this many micro-batches. Batches must then have
-            `split(parts)`, and the losses of the micro-batches must add up to the batch's.
+        grad_accum: gradient accumulation steps: each batch is split into this many micro-batches. Batches must then
+            have `split(count)`, and the losses of the micro-batches must add up to the batch's.
     """
 
     steps: int
@@ -65,12 +65,12 @@ class LoopOptions:
     log_every: int = 20
     keep: int = 2
     tensorboard: bool = False
-    parts: int = 1
+    grad_accum: int = 1
 
     def __post_init__(self) -> None:
         if self.amp not in _PRECISIONS:
             raise ValueError(f"unknown precision {self.amp!r}: choose one of {', '.join(_PRECISIONS)}")
-        if min(self.steps, self.checkpoint_every, self.log_every, self.keep, self.parts) < 1:
+        if min(self.steps, self.checkpoint_every, self.log_every, self.keep, self.grad_accum) < 1:
             raise ValueError("steps, checkpoint_every, log_every, keep and parts must be at least 1")
 
 
@@ -237,7 +237,7 @@ def training_step(
     precision = torch.bfloat16 if options.amp == "auto" and has_bf16(device) else _PRECISIONS[options.amp]
     optimiser.zero_grad(set_to_none=True)
     losses: dict[str, Tensor] = {}
-    for micro_batch, synchronise in _micro_batches(batch, options.parts):
+    for micro_batch, synchronise in _micro_batches(batch, options.grad_accum):
         with nullcontext() if synchronise else _no_sync(runner):
             with torch.autocast(device.type, precision, enabled=precision is not None):
                 part_losses = loss_of(runner, micro_batch)

@@ -79,13 +79,13 @@ def freeze_for(mode: str, model: Perception, frozen: Sequence[str] = ()) -> None
 
 
 def parameter_groups(
-    model: Perception, rates: dict[str, float], weight_decay: float, layer_decay: float = 1.0
+    model: Perception, lr: dict[str, float], weight_decay: float, layer_decay: float = 1.0
 ) -> list[dict]:
     """Return AdamW parameter groups of the trainable parameters; `is_decayed` says which have a weight decay.
 
     Args:
         model: with `requires_grad` set; parameters with a learning rate of 0 are frozen here.
-        rates: peak learning rate of each of `LR_GROUPS`.
+        lr: peak learning rate of each of `LR_GROUPS`.
         weight_decay: AdamW's weight decay.
         layer_decay: learning rate of a block relative to the next deeper one; 1: no decay. Patch embedding and tokens
             count as one block before the first.
@@ -95,15 +95,15 @@ def parameter_groups(
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         role = roles[name]
-        lr = rates[lr_group(role)] * layer_decay ** _layers_above(role, depth)
-        if lr == 0:
+        rate = lr[lr_group(role)] * layer_decay ** _layers_above(role, depth)
+        if rate == 0:
             parameter.requires_grad_(False)
         if parameter.requires_grad:
             decay = weight_decay if is_decayed(name, parameter) else 0.0
-            groups.setdefault((lr, decay), []).append(parameter)
+            groups.setdefault((rate, decay), []).append(parameter)
     if not groups:
         raise ValueError("nothing to train: every parameter is frozen")
-    return [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
+    return [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
 
 
 def _layers_above(role: str, depth: int) -> int:

@@ -73,10 +73,10 @@ class OmnivorousRecipe:
     Attributes:
         variant: key of `VARIANTS`; the paper's is B.
         batch: samples per step over all processes.
-        rate: peak learning rate.
+        lr: peak learning rate.
         tokens: patch tokens sampled per image.
         anchor: weight of the anchoring losses.
-        largest_alpha: maximum fraction of RGB in the blend.
+        alpha_max: maximum fraction of RGB in the blend.
         colourise: colour maps and infrared as the RGB image is where they have a value; otherwise they are grey.
         dense: weight of the losses on patch tokens relative to those on CLS. Assumed: equal.
         weight_decay, clip: as in `StageRecipe`. Assumed.
@@ -88,10 +88,10 @@ class OmnivorousRecipe:
     variant: str
     steps: int = 20_000
     batch: int = 512
-    rate: float = 1e-4
+    lr: float = 1e-4
     tokens: int = 64
     anchor: float = 10.0
-    largest_alpha: float = 0.5
+    alpha_max: float = 0.5
     colourise: bool = True
     dense: float = 1.0
     weight_decay: float = 0.05
@@ -101,8 +101,8 @@ class OmnivorousRecipe:
     depth_range_m: tuple[float, float] = DEPTH_RANGE_M
 
     def __post_init__(self) -> None:
-        if not 0 <= self.largest_alpha <= 1:
-            raise ValueError(f"the largest fraction of RGB (alpha) must lie in 0 to 1, got {self.largest_alpha:g}")
+        if not 0 <= self.alpha_max <= 1:
+            raise ValueError(f"the largest fraction of RGB (alpha) must lie in 0 to 1, got {self.alpha_max:g}")
         if self.tokens < 1:
             raise ValueError(f"at least one patch token is sampled per image, got {self.tokens}")
         if not 0 < self.depth_range_m[0] < self.depth_range_m[1]:
@@ -114,9 +114,9 @@ def omnivorous_recipe(variant: str) -> OmnivorousRecipe:
     if variant not in VARIANTS:
         raise ValueError(f"no Omnivorous recipe for variant {variant!r}: choose one of {', '.join(VARIANTS)}")
     if variant == "tiny":
-        return OmnivorousRecipe(variant, steps=600, batch=32, rate=5e-4, tokens=16, crop=112)
+        return OmnivorousRecipe(variant, steps=600, batch=32, lr=5e-4, tokens=16, crop=112)
     if variant == "test":
-        return OmnivorousRecipe(variant, steps=20, batch=4, rate=1e-3, tokens=4, crop=56)
+        return OmnivorousRecipe(variant, steps=20, batch=4, lr=1e-3, tokens=4, crop=56)
     return OmnivorousRecipe(variant)
 
 
@@ -218,7 +218,7 @@ class OmnivorousTask:
     def __call__(self, student: nn.Module, batch: OmnivorousBatch) -> dict[str, Tensor]:
         """Return the named scalar losses of a batch, of which "total" is minimised, and both scales."""
         recipe = self._recipe
-        images = encoder_inputs(batch, self.teacher, recipe.colourise, recipe.largest_alpha > 0)
+        images = encoder_inputs(batch, self.teacher, recipe.colourise, recipe.alpha_max > 0)
         positions = self._positions(images["rgb"])
         output = student(images, positions)
         with torch.no_grad():
@@ -302,7 +302,7 @@ def pretrain_omnivorous(
         student = OmnivorousStudent(backbone).to(device)
         task = OmnivorousTask(student, recipe, options.seed, first)
         runner = parallelise(student, [], "ddp", device)
-        optimiser = adamw_for(student, backbone, recipe.rate, recipe.weight_decay)
+        optimiser = adamw_for(student, backbone, recipe.lr, recipe.weight_decay)
         recorder = StepRecorder(list(groups), steps, options)
         content = {
             "system": "omnivorous",
@@ -325,7 +325,7 @@ def pretrain_omnivorous(
             task,
             omnivorous_batches(
                 sources, groups, recipe.batch, recipe.crop, options.seed, steps, first, env.rank, env.world,
-                recipe.largest_alpha, recorder.sampling, options.workers, options.views,
+                recipe.alpha_max, recorder.sampling, options.workers, options.views,
                 max_damaged=options.max_damaged, pin=device.type == "cuda", depth_range_m=recipe.depth_range_m,
             ),
             optimiser,

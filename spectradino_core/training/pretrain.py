@@ -66,14 +66,14 @@ class PretrainOptions(RunOptions):
             the result of the previous stage in `folder`.
         teacher: file of the teacher's weights; None: random weights.
         strategy: "ddp" or "fsdp".
-        parts: micro-batches that a process's batch is split into (see `Student`).
+        grad_accum: micro-batches that a process's batch is split into (see `Student`).
         activation_checkpointing: recompute each block in the backward pass.
         cache_teacher: cache the teacher's embeddings (needs a fixed number of views).
     """
 
     teacher: Path | None = None
     strategy: str = "ddp"
-    parts: int = 1
+    grad_accum: int = 1
     activation_checkpointing: bool = False
     cache_teacher: bool = False
 
@@ -155,14 +155,14 @@ class _Stage:
         if self.first:
             log.info("stage %d: resuming %s at step %d of %d", recipe.stage, self.folder, self.first, self.steps)
         record_run(self.folder, self._record(), self.first, options.override)
-        student = Student(self.backbone, options.parts, self.temperature).to(self.device)
+        student = Student(self.backbone, options.grad_accum, self.temperature).to(self.device)
         runner = parallelise(student, fsdp_units(self.backbone), options.strategy, self.device, options.amp)
         gathered = FullState(student)
-        optimiser = adamw_for(student, self.backbone, recipe.rate, recipe.weight_decay)
+        optimiser = adamw_for(student, self.backbone, recipe.lr, recipe.weight_decay)
         recorder = StepRecorder([band.key for band in self.bands], self.steps, options)
         task = PretrainTask(
             recipe, self._teacher_embedder(), self.queue, options.seed, self.first, self.epoch,
-            options.parts if options.strategy == "fsdp" else None, options.views.count,
+            options.grad_accum if options.strategy == "fsdp" else None, options.views.count,
         )  # fmt: skip
         held_out = self._held_out()
         best = _Best()
@@ -329,7 +329,7 @@ class _Stage:
             "seed": options.seed,
             "amp": options.amp,
             "strategy": options.strategy,
-            "grad_accum": options.parts,
+            "grad_accum": options.grad_accum,
             "adaptive": options.adaptive,
             "cache_teacher": options.cache_teacher,
             "checkpoint_every": options.checkpoint_every or self.epoch,

@@ -63,7 +63,7 @@ class FinetuneRecipe:
         name: key in `RECIPES`.
         input_size: (width, height) of the network's input in pixels.
         batch: pairs per step over all processes.
-        rates: peak learning rate by group: "head", "adapters" (with stems and modality embedding), "blocks" (with patch
+        lr: peak learning rate by group: "head", "adapters" (with stems and modality embedding), "blocks" (with patch
             embedding, tokens and norms); 0 freezes. The paper sets one per module group and its values are lost
             (Section 4.3); for fine-tuning from DINOv2 1e-4, 5e-5 and 1e-5 are assumed.
         mode: one of `modes.MODES`, which limits the trained parameters.
@@ -79,12 +79,12 @@ class FinetuneRecipe:
         mask_stride: see `batches.make_batch`.
         scene_size: (width, height) of rendered scenes in pixels.
         scene_pool: number of different scenes; None: unlimited.
-        scene_share: fraction of the samples that are scenes; the rest is divided among `real`.
+        scene_fraction: fraction of the samples that are scenes; the rest is divided among `real`.
         real: data sets beside the scenes, by folder name under the data root.
-        mix: replaces `scene_share` and `real`: (name, weight) of each source, "scenes" or the name, or its unique
+        mix: replaces `scene_fraction` and `real`: (name, weight) of each source, "scenes" or the name, or its unique
             prefix, of a folder under the data root: one with an index (see `data.paired_folder`) or own data (see
             `datasets.own`). Sources may be pairs or images of one camera, with boxes or masks.
-        kept_scale: maximum size of real images in memory relative to the network's input, which makes augmentation
+        cached_scale: maximum size of real images in memory relative to the network's input, which makes augmentation
             cheaper; None: original size.
         early_size: (width, height) of the network's input in the first steps (progressive resizing); None: no change.
         early: fraction of the steps that use `early_size`.
@@ -98,7 +98,7 @@ class FinetuneRecipe:
     input_size: tuple[int, int]
     loop: LoopOptions
     batch: int
-    rates: dict[str, float]
+    lr: dict[str, float]
     mode: str = "full"
     frozen: tuple[str, ...] = ()
     layer_decay: float = 1.0
@@ -115,10 +115,10 @@ class FinetuneRecipe:
     mask_stride: int = 1
     scene_size: tuple[int, int] = (360, 288)
     scene_pool: int | None = None
-    scene_share: float = 1.0
+    scene_fraction: float = 1.0
     real: tuple[str, ...] = ()
     mix: tuple[tuple[str, float], ...] = ()
-    kept_scale: float | None = None
+    cached_scale: float | None = None
     early_size: tuple[int, int] | None = None
     early: float = 0.5
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -130,16 +130,16 @@ class FinetuneRecipe:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ValueError(f"unknown fine-tuning mode {self.mode!r}: choose one of {', '.join(MODES)}")
-        if set(self.rates) != set(LR_GROUPS) or min(self.rates.values()) < 0:
-            raise ValueError(f"learning rates {self.rates}: give one of at least 0 for each of {', '.join(LR_GROUPS)}")
+        if set(self.lr) != set(LR_GROUPS) or min(self.lr.values()) < 0:
+            raise ValueError(f"learning rates {self.lr}: give one of at least 0 for each of {', '.join(LR_GROUPS)}")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay must be in (0, 1], not {self.layer_decay}")
         if any(weight <= 0 for _, weight in self.mix):
             raise ValueError(f"weights of a mix must be positive, not {dict(self.mix)}")
         if not 0 <= self.early <= 1:
             raise ValueError(f"early must be a fraction of the steps, 0 to 1, not {self.early}")
-        if self.batch < self.loop.parts:
-            raise ValueError(f"a batch of {self.batch} pairs can't be split into {self.loop.parts} micro-batches")
+        if self.batch < self.loop.grad_accum:
+            raise ValueError(f"a batch of {self.batch} pairs can't be split into {self.loop.grad_accum} micro-batches")
         counts = (len(self.box_classes), len(self.mask_classes))
         if counts != (self.architecture.box_classes, self.architecture.mask_classes):
             raise ValueError(
@@ -177,7 +177,7 @@ class FinetuneRecipe:
     def mixture(self, data: Path | None) -> tuple[Mixture, dict[str, float]]:
         """Return the training samples and each source's fraction of them, with real ones from folders in `data`."""
         band = Modality.parse(self.architecture.infrared)
-        scale, (width, height) = self.kept_scale, self.input_size
+        scale, (width, height) = self.cached_scale, self.input_size
         largest = None if scale is None else (round(scale * width), round(scale * height))
         sources: list[tuple[float, Source]] = []
         fractions = self._fractions(data)
@@ -218,7 +218,7 @@ class FinetuneRecipe:
             if len(weights) < len(self.mix):
                 raise ValueError(f"a source of the mix is named twice: {', '.join(name for name, _ in self.mix)}")
             return {name: weight / sum(weights.values()) for name, weight in weights.items()}
-        scenes = self.scene_share if self.real else 1.0
+        scenes = self.scene_fraction if self.real else 1.0
         return {SCENES: scenes} | {name: (1 - scenes) / len(self.real) for name in self.real}
 
 
@@ -249,9 +249,9 @@ def box() -> FinetuneRecipe:
         input_size=(280, 224),
         loop=LoopOptions(steps=4500, warmup=200),
         batch=8,
-        rates={"head": 8e-4, "adapters": 8e-4, "blocks": 8e-4},
+        lr={"head": 8e-4, "adapters": 8e-4, "blocks": 8e-4},
         scene_pool=6000,
-        scene_share=0.75,
+        scene_fraction=0.75,
         real=("roadscene_rgb_lwir",),
     )
 
@@ -269,7 +269,7 @@ def box_of(infrared: str) -> FinetuneRecipe:
         architecture=replace(box().architecture, infrared=infrared),
         frozen=(),
         loop=LoopOptions(steps=1200, warmup=60, ema=0.995, amp="auto"),
-        rates=dict.fromkeys(("head", "adapters", "blocks"), 4e-4),
+        lr=dict.fromkeys(("head", "adapters", "blocks"), 4e-4),
         mix=((SCENES, 5), ("roadscene_rgb_lwir", 1), ("camvid_rgb", 1), ("coco_street_rgb", 1)),
         augmentation=replace(box_real().augmentation, inversion=0.0),
     )
@@ -289,7 +289,7 @@ def box_real() -> FinetuneRecipe:
         frozen=("stems",),
         mask_stride=2,
         loop=LoopOptions(steps=12000, warmup=100, ema=0.998, amp="auto", checkpoint_every=500, log_every=20),
-        rates={"head": 5e-4, "adapters": 5e-4, "blocks": 5e-4},
+        lr={"head": 5e-4, "adapters": 5e-4, "blocks": 5e-4},
         scene_pool=1500,
         mix=(
             ("msrs_rgb_lwir", 3),
@@ -299,7 +299,7 @@ def box_real() -> FinetuneRecipe:
             ("coco_street_rgb", 1),
             (SCENES, 3),
         ),
-        kept_scale=1.25,
+        cached_scale=1.25,
         augmentation=Augmentation(
             zoom=(0.7, 1.6),
             stretch=0.15,
@@ -322,7 +322,7 @@ def smoke() -> FinetuneRecipe:
         input_size=(168, 140),
         loop=LoopOptions(steps=30, warmup=5, log_every=5, checkpoint_every=15),
         batch=4,
-        rates={"head": 1e-3, "adapters": 1e-3, "blocks": 1e-3},
+        lr={"head": 1e-3, "adapters": 1e-3, "blocks": 1e-3},
         scene_size=(200, 160),
     )
 

@@ -33,8 +33,8 @@ _OPTIONS = {
     "recipe.colourise": ("no-palette",),
     "recipe.dense": ("no-dense",),
     "recipe.depth_range_m": ("depth-range",),
-    "recipe.largest_alpha": ("alpha-max",),
-    "recipe.rate": ("lr",),
+    "recipe.alpha_max": ("alpha-max",),
+    "recipe.lr": ("lr",),
     "recipe.weights.infrared": ("infrared-alignment",),
     "recipe.weights.rgb": ("rgb-distillation",),
     "steps": _LENGTH,
@@ -42,6 +42,18 @@ _OPTIONS = {
     "validation_data": ("val-manifest", "val-scenes", "bands"),
 }
 """Options that change an entry, first the one to name; an entry not listed here has its option's name."""
+
+_FORMER = {
+    "kept_scale": "cached_scale",
+    "largest_alpha": "alpha_max",
+    "least_visible": "min_visible",
+    "parts": "grad_accum",
+    "rate": "lr",
+    "rates": "lr",
+    "scene_share": "scene_fraction",
+    "taps": "out_indices",
+}
+"""Present names of a recipe's settings by those in `recipe.json` of earlier versions."""
 
 _NOT_COMPARED = ("changes", "groups", "sources", "system", "teacher", "validation")
 _FREE = ("processes", "spectradino", "torch")
@@ -147,6 +159,7 @@ def resumed_record(folder: Path, content: Mapping[str, Any], step: int, override
     if not step or not path.is_file():
         return record
     stored = parse_json(path.read_text(encoding="utf-8"), str(path))
+    stored |= {"recipe": with_present_names(stored.get("recipe"))} if "recipe" in stored else {}
     # A loss that an earlier version did not know had no weight.
     then = {entry: 0.0 for entry in now if entry.startswith("recipe.weights.")} | _entries(stored)
     changed = changed_entries(then, now)
@@ -171,10 +184,17 @@ def changed_entries(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 
 
 def describe_changes(entries: Sequence[str], then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return e.g. 'rate 0.001 (now 0.01); seed 0 (now 1)'."""
+    """Return e.g. 'lr 0.001 (now 0.01); seed 0 (now 1)'."""
     return "; ".join(
         f"{entry.removeprefix('recipe.')} {_short(then[entry])} (now {_short(now[entry])})" for entry in entries
     )
+
+
+def with_present_names(recipe: Any) -> Any:
+    """Return a stored recipe with the present names of its settings."""
+    if not isinstance(recipe, dict):
+        return recipe
+    return {_FORMER.get(name, name): with_present_names(value) for name, value in recipe.items()}
 
 
 def write_record(folder: Path, content: Mapping[str, Any]) -> None:

@@ -49,7 +49,7 @@ class StageRecipe:
     Attributes:
         epochs: passes over all batches of all bands.
         batch: pairs per step over all processes.
-        rate: peak learning rate.
+        lr: peak learning rate.
         unfrozen: number of deepest blocks that are trained.
         rgb_stem: whether the RGB stem is trained. Assumed for Stage III.
         warmup: fraction of the steps with a rising learning rate. Assumed: 5 of 100 epochs in Stage I.
@@ -67,7 +67,7 @@ class StageRecipe:
     stage: int
     epochs: int
     batch: int
-    rate: float
+    lr: float
     weights: LossWeights
     unfrozen: int = 0
     rgb_stem: bool = False
@@ -97,14 +97,14 @@ class _Size:
     Attributes:
         batch: pairs per GPU.
         unfrozen: blocks trained in Stage III.
-        rate: peak learning rate of Stage I. Assumed: "inverse with model size", the figures are lost.
-        factors: learning rate of each stage relative to `rate`. Assumed.
+        lr: peak learning rate of Stage I. Assumed: "inverse with model size", the figures are lost.
+        factors: learning rate of each stage relative to `lr`. Assumed.
     """
 
     epochs: tuple[int, int, int]
     batch: tuple[int, int, int]
     unfrozen: int
-    rate: float
+    lr: float
     crop: int = 224
     factors: tuple[float, float, float] = (1.0, 0.5, 0.2)
 
@@ -137,7 +137,7 @@ def stage_recipe(variant: str, stage: int) -> StageRecipe:
         stage=stage,
         epochs=size.epochs[stage - 1],
         batch=GPUS * size.batch[stage - 1],
-        rate=size.rate * size.factors[stage - 1],
+        lr=size.lr * size.factors[stage - 1],
         weights=_WEIGHTS[stage],
         unfrozen=size.unfrozen if stage == 3 else 0,
         rgb_stem=stage == 3,

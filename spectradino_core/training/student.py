@@ -33,16 +33,16 @@ class Student(nn.Module):
 
     Args:
         backbone: the trained model.
-        parts: number of micro-batches that a batch is split into. With more than 1, activations are recomputed in the
-            backward pass and the losses still use the full batch: gradient accumulation that keeps all negatives, at
-            the cost of a second forward pass.
+        grad_accum: number of micro-batches that a batch is split into. With more than 1, activations are recomputed in
+            the backward pass and the losses still use the full batch: gradient accumulation that keeps all negatives,
+            at the cost of a second forward pass.
         temperature: initial value of a learned contrastive temperature; None: not learned.
     """
 
-    def __init__(self, backbone: SpectraDINO, parts: int = 1, temperature: float | None = None) -> None:
+    def __init__(self, backbone: SpectraDINO, grad_accum: int = 1, temperature: float | None = None) -> None:
         super().__init__()
         self.backbone = backbone
-        self.parts = parts
+        self.grad_accum = grad_accum
         self.log_scale = None if temperature is None else nn.Parameter(torch.tensor(-math.log(temperature)))
 
     def forward(self, rgb: Tensor, infrared: Mapping[Modality, Tensor], positions: Tensor) -> Embeddings:
@@ -77,9 +77,9 @@ class Student(nn.Module):
         }
 
     def _in_parts(self, run: Callable[..., Embeddings], *images: Tensor) -> Embeddings:
-        if self.parts == 1 or not torch.is_grad_enabled():
+        if self.grad_accum == 1 or not torch.is_grad_enabled():
             return run(*images)
-        chunks = zip(*(x.tensor_split(min(self.parts, len(x))) for x in images), strict=True)
+        chunks = zip(*(x.tensor_split(min(self.grad_accum, len(x))) for x in images), strict=True)
         outputs = [checkpoint(run, *chunk, use_reentrant=False) for chunk in chunks]
         return {key: torch.cat([part[key] for part in outputs]) for key in outputs[0]}
 

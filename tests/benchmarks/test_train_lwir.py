@@ -22,4 +22,4 @@ def test_steps_fit_into_the_time_without_what_happens_once(tmp_path: Path) -> No
 def test_a_larger_batch_has_higher_rates() -> None:
     recipe = recipe_for(32, 100)
     assert (recipe.batch, recipe.scene_pool, recipe.mix) == (32, 100, box_real().mix)
-    assert recipe.rates == pytest.approx({name: 2 * rate for name, rate in box_real().rates.items()})
+    assert recipe.lr == pytest.approx({name: 2 * rate for name, rate in box_real().lr.items()})

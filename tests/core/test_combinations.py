@@ -174,6 +174,13 @@ def test_checkpoint_of_version_0_1_loads(tmp_path):
     assert loaded.architecture == plain
 
 
+def test_out_indices_have_another_name_in_files_of_version_0_2():
+    chosen = replace(PLAIN, fuse_at="taps", out_indices=(0, 1))
+    stored = chosen.to_dict()
+    stored["taps"] = stored.pop("out_indices")
+    assert Architecture.from_dict(stored) == chosen
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -183,8 +190,8 @@ def test_checkpoint_of_version_0_1_loads(tmp_path):
         ({"backbone": "resnet"}, "choose one of spectradino, dinov2_repeat"),
         ({"fuse_at": "first"}, "choose one of last, taps"),
         ({"segmentation": "linear4"}, "needs fuse_at 'taps'"),
-        ({"taps": (0,)}, "the last one 1"),
-        ({"taps": (1, 1)}, "ascending"),
+        ({"out_indices": (0,)}, "the last one 1"),
+        ({"out_indices": (1, 1)}, "ascending"),
         ({"strides": (8.0,)}, "stride 8 is not one that patch 14 gives"),
     ],
 )
@@ -211,7 +218,7 @@ def test_baseline_equals_dinov2_on_repeated_channel():
         by_hand = backbone.vit((grey - mean[:, None, None]) / std[:, None, None], [0, 1])
         rgb = backbone.vit(batch[Modality.RGB])
     torch.testing.assert_close(out[Modality.LWIR].patches, by_hand.patches)
-    torch.testing.assert_close(out[Modality.LWIR].tapped[0], by_hand.tapped[0])
+    torch.testing.assert_close(out[Modality.LWIR].intermediate[0], by_hand.intermediate[0])
     torch.testing.assert_close(out[Modality.RGB].cls, rgb.cls)
     assert not any("stem" in name or "adapter" in name for name, _ in backbone.named_parameters())
 
@@ -237,7 +244,7 @@ def test_patch_16_backbone_is_trained_exported_and_served(tmp_path, patch_16):
     assert replace(architecture, detection="linear").cell_strides == (16.0,)
     recipe = FinetuneRecipe(
         name="squares", architecture=architecture, input_size=(96, 80), loop=LoopOptions(2, warmup=1, log_every=1),
-        batch=2, rates={"head": 1e-3, "adapters": 1e-3, "blocks": 1e-3}, mode="full", mask_stride=2,
+        batch=2, lr={"head": 1e-3, "adapters": 1e-3, "blocks": 1e-3}, mode="full", mask_stride=2,
         box_classes=("red", "hot"), mask_classes=("nothing", "red", "hot"),
         palette=((0, 0, 0), (255, 0, 0), (255, 255, 0)),
     )  # fmt: skip

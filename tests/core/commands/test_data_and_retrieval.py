@@ -88,10 +88,8 @@ def test_omnivorous_and_retrieval(scenes, backbone, tmp_path, capsys):
     (scored,) = [row for row in rows if "val_retention" in row]
     assert set(scored) == {"step", "val_retention", *(f"val_r1_{key}" for key in ("nir", "swir", "lwir", *MAPS))}
     assert 0.9 < scored["val_retention"] <= 1
-    changed = {
-        name: recipe["recipe"][name] for name in ("largest_alpha", "tokens", "dense", "colourise", "depth_range_m")
-    }
-    assert changed == {"largest_alpha": 0.2, "tokens": 3, "dense": 0, "colourise": False, "depth_range_m": [0.5, 10]}
+    changed = {name: recipe["recipe"][name] for name in ("alpha_max", "tokens", "dense", "colourise", "depth_range_m")}
+    assert changed == {"alpha_max": 0.2, "tokens": 3, "dense": 0, "colourise": False, "depth_range_m": [0.5, 10]}
     assert (recipe["system"], recipe["steps"], recipe["sources"]) == ("omnivorous", 3, {str(scenes): 6})
     out = tmp_path / "found"
     words = ["evaluate", "retrieval", "--model", f"after={tmp_path / 'run/last.safetensors'}", f"before={backbone}"]

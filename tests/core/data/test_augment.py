@@ -50,7 +50,7 @@ def test_flip_moves_boxes_with_the_image():
 @pytest.mark.parametrize("factor", [0.6, 0.9, 1.0, 1.25])
 def test_zoom_moves_bands_boxes_and_mask_together(factor):
     for seed in range(12):
-        sample = zoom(marked(), factor, np.random.default_rng(seed), least_visible=0.0)
+        sample = zoom(marked(), factor, np.random.default_rng(seed), min_visible=0.0)
         for seen in (extent(sample.rgb[..., 0], 140), extent(sample.infrared, 150), extent(sample.mask % 255, 6)):
             np.testing.assert_allclose(sample.boxes[0], seen, atol=1.01)
 
@@ -73,7 +73,7 @@ def test_a_box_that_is_mostly_cut_off_goes():
     sample.labels = np.array([0, 1])
     kept = set()
     for seed in range(40):
-        cropped = zoom(sample, 3.0, np.random.default_rng(seed), least_visible=0.9)
+        cropped = zoom(sample, 3.0, np.random.default_rng(seed), min_visible=0.9)
         assert len(cropped.boxes) == len(cropped.labels)
         kept |= set(cropped.labels.tolist())
         if len(cropped.boxes):

@@ -214,10 +214,10 @@ def test_rgb_path_with_zeroed_adapters_equals_dinov3() -> None:
         torch.nn.init.zeros_(adapter.up)
     x = torch.randn(2, 3, 32, 80)
     with torch.no_grad():
-        ours, theirs = model({Modality.RGB: x}, taps=(0, 1))[Modality.RGB], plain(x, taps=(0, 1))
+        ours, theirs = model({Modality.RGB: x}, out_indices=(0, 1))[Modality.RGB], plain(x, out_indices=(0, 1))
     assert torch.equal(ours.cls, theirs.cls)
     assert torch.equal(ours.registers, theirs.registers)
-    assert all(torch.equal(a, b) for a, b in zip(ours.tapped, theirs.tapped, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(ours.intermediate, theirs.intermediate, strict=True))
 
 
 def test_backbone_file_round_trips(tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ class TwoStreams(nn.Module):
         self.model = model
 
     def forward(self, rgb: Tensor, lwir: Tensor) -> tuple[Tensor, ...]:
-        out = self.model({RGB: rgb, LWIR: lwir}, taps=self.model.config.taps)
-        return tuple(tensor for f in out.values() for tensor in (f.cls, f.patches, *f.tapped))
+        out = self.model({RGB: rgb, LWIR: lwir}, out_indices=self.model.config.out_indices)
+        return tuple(tensor for f in out.values() for tensor in (f.cls, f.patches, *f.intermediate))
 
 
 @pytest.mark.slow

@@ -44,24 +44,24 @@ def test_rgb_path_with_zeroed_adapters_equals_dinov2(size: tuple[int, int]) -> N
         torch.nn.init.zeros_(adapter.up)
     x = torch.randn(2, 3, *size)
     with torch.no_grad():
-        ours, theirs = model({RGB: x}, taps=(0, 1))[RGB], plain(x, taps=(0, 1))
+        ours, theirs = model({RGB: x}, out_indices=(0, 1))[RGB], plain(x, out_indices=(0, 1))
     assert torch.equal(ours.cls, theirs.cls)
     assert torch.equal(ours.patches, theirs.patches)
-    assert all(torch.equal(a, b) for a, b in zip(ours.tapped, theirs.tapped, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(ours.intermediate, theirs.intermediate, strict=True))
 
 
 @pytest.mark.parametrize("mix", [{RGB: 2, LWIR: 2}, {LWIR: 1, RGB: 3}, {RGB: 1, SWIR: 1}, dict.fromkeys(Modality, 2)])
 def test_mixed_batch_equals_single_samples(model: SpectraDINO, mix: dict[Modality, int]) -> None:
     batch = {band: images(band, count) for band, count in mix.items()}
     with torch.no_grad():
-        together = model(batch, taps=(1, 0))
+        together = model(batch, out_indices=(1, 0))
         assert list(together) == list(mix)
         for band, alone in batch.items():
             for row in range(len(alone)):
-                single = model({band: alone[row : row + 1]}, taps=(1, 0))[band]
+                single = model({band: alone[row : row + 1]}, out_indices=(1, 0))[band]
                 torch.testing.assert_close(together[band].cls[row], single.cls[0], rtol=1e-4, atol=1e-5)
                 torch.testing.assert_close(together[band].patches[row], single.patches[0], rtol=1e-4, atol=1e-5)
-                for a, b in zip(together[band].tapped, single.tapped, strict=True):
+                for a, b in zip(together[band].intermediate, single.intermediate, strict=True):
                     torch.testing.assert_close(a[row], b[0], rtol=1e-4, atol=1e-5)
 
 

@@ -178,11 +178,11 @@ def test_frozen_grid_keeps_features_and_rejects_other_sizes() -> None:
 
 
 def test_default_taps_match_paper() -> None:
-    taps = {name: config.taps for name, config in VARIANTS.items()}
-    assert taps["s"] == taps["b"] == (2, 5, 8, 11)
-    assert taps["l"] == (5, 11, 17, 23)
-    assert taps["g"] == (9, 19, 29, 39)
-    assert taps["tiny"] == (1, 2, 4, 5)
+    out_indices = {name: config.out_indices for name, config in VARIANTS.items()}
+    assert out_indices["s"] == out_indices["b"] == (2, 5, 8, 11)
+    assert out_indices["l"] == (5, 11, 17, 23)
+    assert out_indices["g"] == (9, 19, 29, 39)
+    assert out_indices["tiny"] == (1, 2, 4, 5)
 
 
 def test_taps_are_normalised_and_in_requested_order() -> None:
@@ -190,11 +190,11 @@ def test_taps_are_normalised_and_in_requested_order() -> None:
     randomise(model)
     x = torch.randn(2, 3, 28, 42)
     with torch.no_grad():
-        out = model(x, taps=(1, 0))
+        out = model(x, out_indices=(1, 0))
         tokens, grid = model.embed(x)
         first = model.norm(model.blocks[0](tokens))[:, 1:]
-    assert torch.equal(out.tapped[0], out.patches)
-    assert torch.equal(out.tapped[1], first)
+    assert torch.equal(out.intermediate[0], out.patches)
+    assert torch.equal(out.intermediate[1], first)
     assert grid == out.grid == (2, 3)
 
 
@@ -233,8 +233,8 @@ def test_activation_checkpointing_keeps_gradients() -> None:
     [
         (lambda: ViT("huge"), "unknown ViT variant 'huge': choose one of test, tiny, s, b, l, g"),
         (lambda: ViT("test")(torch.zeros(1, 3, 480, 640)), "480 x 640 pixels .* resize to 476 x 644"),
-        (lambda: ViT("test")(torch.zeros(1, 3, 28, 28), taps=[2]), r"no such blocks to tap: \[2\].* 0 to 1"),
-        (lambda: ViT("test")(torch.zeros(1, 3, 28, 28), taps=[-1]), r"no such blocks to tap: \[-1\]"),
+        (lambda: ViT("test")(torch.zeros(1, 3, 28, 28), out_indices=[2]), r"no such blocks: \[2\].* 0 to 1"),
+        (lambda: ViT("test")(torch.zeros(1, 3, 28, 28), out_indices=[-1]), r"no such blocks: \[-1\]"),
         (lambda: ViTConfig("odd", width=50, depth=1, heads=3), "width 50 is not a multiple of heads 3"),
     ],
 )

@@ -39,10 +39,10 @@ def recipe_of(options: argparse.Namespace) -> FinetuneRecipe:
         input_size=(98, 84),
         loop=LoopOptions(
             options.steps, warmup=2, ema=options.ema, amp=options.amp, checkpoint_every=options.every, log_every=1,
-            parts=options.parts,
+            grad_accum=options.grad_accum,
         ),
         batch=4,
-        rates={"head": 1e-3, "adapters": 1e-3, "blocks": 1e-3},
+        lr={"head": 1e-3, "adapters": 1e-3, "blocks": 1e-3},
         mode=options.mode,
         layer_decay=0.8,
         box_classes=("red", "hot"),
@@ -57,7 +57,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--every", type=int, default=2)
-    parser.add_argument("--parts", type=int, default=1)
+    parser.add_argument("--grad-accum", type=int, default=1)
     parser.add_argument("--ema", type=float, default=0.9)
     parser.add_argument("--amp", default="fp32")
     parser.add_argument("--mode", default="half")

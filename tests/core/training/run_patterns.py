@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--strategy", default="ddp")
     parser.add_argument("--adaptive", action="store_true")
     parser.add_argument("--ema", type=float, default=0.0)
-    parser.add_argument("--parts", type=int, default=1)
+    parser.add_argument("--grad-accum", type=int, default=1)
     parser.add_argument("--alignment", type=float, default=0.0, help="weight of the loss between infrared bands")
     parser.add_argument("--learn-temperature", action="store_true")
     parser.add_argument("--batch", type=int, default=4)
@@ -63,7 +63,7 @@ def main() -> int:
                 steps=options.steps,
                 device="cpu",
                 strategy=options.strategy,
-                parts=options.parts,
+                grad_accum=options.grad_accum,
                 amp="fp32",
                 workers=0,
                 views=CALM,

@@ -51,7 +51,7 @@ RUN = "tests.core.training.run_patterns"
     ("strategy", "options"),
     [
         ("ddp", ("--adaptive", "--alignment", "0.5")),
-        ("fsdp", ("--alignment", "0.5", "--learn-temperature", "--parts", "2")),
+        ("fsdp", ("--alignment", "0.5", "--learn-temperature", "--grad-accum", "2")),
     ],
 )
 def test_full_runs_agree_and_resume_after_a_kill(tmp_path, strategy, options):

@@ -24,7 +24,7 @@ from spectradino_core.models.perception_checkpoint import (
     save_perception,
     weights_kind,
 )
-from spectradino_core.training.downstream import RATES, SETTINGS, downstream_recipe
+from spectradino_core.training.downstream import LEARNING_RATES, SETTINGS, downstream_recipe
 from spectradino_core.training.finetune import TrainingData, _loop_of, finetune, open_training_data
 from spectradino_core.training.modes import count_trainable
 from spectradino_core.training.recipes import smoke
@@ -68,7 +68,9 @@ def test_fusion_is_where_the_paper_has_it():
     assert downstream_recipe("mfnet", segmentation="linear").architecture.fuse_at == "last"
     assert downstream_recipe("mfnet", segmentation="linear4").architecture.fused == (8, 9, 10, 11)
     assert downstream_recipe("mfnet", variant="l").architecture.fused == (5, 11, 17, 23)
-    assert downstream_recipe("flir").rates == RATES["pretrained"] == {"head": 1e-4, "adapters": 5e-5, "blocks": 1e-5}
+    assert (
+        downstream_recipe("flir").lr == LEARNING_RATES["pretrained"] == {"head": 1e-4, "adapters": 5e-5, "blocks": 1e-5}
+    )
 
 
 @pytest.mark.parametrize(
@@ -175,10 +177,10 @@ def test_recipes_that_contradict_themselves_are_refused():
     recipe = downstream_recipe("scenes", variant="test")
     for change, words in (
         ({"mode": "most"}, "choose one of head"),
-        ({"rates": {"head": 1.0}}, "learning rates.*head, adapters, blocks"),
+        ({"lr": {"head": 1.0}}, "learning rates.*head, adapters, blocks"),
         ({"layer_decay": 0.0}, "layer_decay"),
         ({"box_classes": ("car",)}, "1 box classes"),
-        ({"batch": 2, "loop": replace(recipe.loop, parts=4)}, "4 micro-batches"),
+        ({"batch": 2, "loop": replace(recipe.loop, grad_accum=4)}, "4 micro-batches"),
     ):
         with pytest.raises(ValueError, match=words):
             replace(recipe, **change)

@@ -251,7 +251,7 @@ def test_smoke_recipe_runs_stops_and_resumes(tmp_path):
         finetune(short, tmp_path / "run", data=None, device="cpu", workers=0)
     other = {
         r"seed 0 \(now 1\)": {"seed": 1},
-        r"rates.head \S+ \(now 0\.5\)": {"rates": {**longer.rates, "head": 0.5}},
+        r"lr.head \S+ \(now 0\.5\)": {"lr": {**longer.lr, "head": 0.5}},
         r"batch \d \(now 7\)": {"batch": 7},
     }
     for named, changes in other.items():
@@ -282,6 +282,23 @@ def test_a_run_resumes_with_what_does_not_change_it(recorded):
     _check_resumed(folder, record | {"recipe": record["recipe"] | {"loop": loop}})
     moved = record | {"provenance": record["provenance"] | {"start": "b"}}  # the same file
     _check_resumed(folder, moved)
+
+
+def test_a_run_of_version_0_2_resumes_and_refuses_what_differs(recorded, tmp_path):
+    """Its settings had other names."""
+    _, record = recorded
+    former = {"lr": "rates", "grad_accum": "parts", "cached_scale": "kept_scale", "scene_fraction": "scene_share"}
+    former |= {"out_indices": "taps", "min_visible": "least_visible"}
+
+    def as_written(value):
+        return {former.get(n, n): as_written(v) for n, v in value.items()} if isinstance(value, dict) else value
+
+    write_record(tmp_path, record | {"recipe": as_written(record["recipe"])})
+    assert '"rates"' in (tmp_path / "recipe.json").read_text()
+    _check_resumed(tmp_path, record)
+    for name, value in {"lr": {"head": 0.5}, "scene_fraction": 0.25}.items():
+        with pytest.raises(ResumeError, match=f"other settings: {name}"):
+            _check_resumed(tmp_path, record | {"recipe": record["recipe"] | {name: value}})
 
 
 @pytest.mark.parametrize(

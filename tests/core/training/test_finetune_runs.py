@@ -82,13 +82,13 @@ def test_two_processes_with_micro_batches_resume_after_a_kill(tmp_path):
     """Dense head and UPerNet, whose norms depend on the batch: gradient accumulation changes nothing either."""
     options = ("--steps", 4, "--detection", "dense", "--segmentation", "upernet", "--fuse-at", "taps")
     assert run(tmp_path / "one", *options).returncode == 0
-    parts = run(tmp_path / "parts", *options, "--parts", 4)
+    parts = run(tmp_path / "parts", *options, "--grad-accum", 4)
     assert parts.returncode == 0, parts.stderr
     close(tmp_path / "parts", tmp_path / "one")
-    killed = run(tmp_path / "two", *options, "--parts", 2, "--die-at", 3, processes=2)
+    killed = run(tmp_path / "two", *options, "--grad-accum", 2, "--die-at", 3, processes=2)
     assert killed.returncode != 0
     assert resume_step(tmp_path / "two") == 2
-    assert run(tmp_path / "two", *options, "--parts", 2, processes=2).returncode == 0
+    assert run(tmp_path / "two", *options, "--grad-accum", 2, processes=2).returncode == 0
     close(tmp_path / "two", tmp_path / "one")
 
 

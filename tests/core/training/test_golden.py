@@ -41,7 +41,7 @@ def golden_losses(folder: Path) -> dict[str, list[dict[str, float]]]:
         recipe = stage_recipe("test", stage)
         freeze(recipe, backbone)
         student = Student(backbone)
-        optimiser = adamw_for(student, backbone, recipe.rate, recipe.weight_decay)
+        optimiser = adamw_for(student, backbone, recipe.lr, recipe.weight_decay)
         task = PretrainTask(recipe, lambda b: teacher(b.rgb), queue if stage > 1 else None, stage, 0, EPOCH)
         options = LoopOptions(
             STEPS, round(recipe.warmup * STEPS), clip=recipe.clip, ema=recipe.ema, amp="fp32", log_every=1

@@ -47,8 +47,8 @@ def batch(scenes):
 
 def test_the_papers_figures():
     recipe = omnivorous_recipe("b")
-    assert (recipe.steps, recipe.batch, recipe.rate, recipe.tokens) == (20_000, 512, 1e-4, 64)
-    assert (recipe.anchor, recipe.largest_alpha, recipe.crop, recipe.colourise) == (10.0, 0.5, 224, True)
+    assert (recipe.steps, recipe.batch, recipe.lr, recipe.tokens) == (20_000, 512, 1e-4, 64)
+    assert (recipe.anchor, recipe.alpha_max, recipe.crop, recipe.colourise) == (10.0, 0.5, 224, True)
     assert [frozen_blocks(VARIANTS[v]) for v in ("s", "b", "l", "g", "tiny", "test")] == [8, 8, 16, 27, 4, 1]
     with pytest.raises(ValueError, match="no Omnivorous recipe for variant 'x'"):
         omnivorous_recipe("x")
@@ -210,7 +210,7 @@ def test_stopped_run_resumes_with_the_same_losses(tmp_path, scenes):
 @pytest.mark.slow
 def test_it_aligns_modalities_and_stays_itself(tmp_path, scenes):
     torch.manual_seed(0)
-    recipe = replace(RECIPE, batch=8, anchor=1.0, colourise=False, largest_alpha=0.0)
+    recipe = replace(RECIPE, batch=8, anchor=1.0, colourise=False, alpha_max=0.0)
     path = pretrain_omnivorous(recipe, [scenes], options(tmp_path, steps=60, log_every=5))
     log = rows(tmp_path)
     first, last = log[:4], log[-4:]
@@ -255,7 +255,7 @@ def test_a_run_resumes_only_from_the_weights_that_it_was_started_from(tmp_path, 
 def test_a_resumed_run_names_changed_options_as_the_command_line_does(tmp_path, scenes):
     chosen = options(tmp_path, steps=1, checkpoint_every=1)
     pretrain_omnivorous(RECIPE, [scenes], chosen)
-    changes = {"steps": 2, "largest_alpha": 0.2, "colourise": False, "dense": 0.0, "depth_range_m": (0.5, 10.0)}
+    changes = {"steps": 2, "alpha_max": 0.2, "colourise": False, "dense": 0.0, "depth_range_m": (0.5, 10.0)}
     recipe, again = replace(RECIPE, **changes), replace(chosen, steps=2)
     sources = [SceneImages(12, (84, 70), ("nir", "lwir"), maps=())]
     with pytest.raises(ResumeError) as refused:
@@ -269,7 +269,7 @@ def test_a_resumed_run_names_changed_options_as_the_command_line_does(tmp_path, 
     pretrain_omnivorous(recipe, sources, replace(again, override=(*named, "bands")))
     record = json.loads((tmp_path / "recipe.json").read_text())
     assert sorted(change["name"] for change in record["changes"]) == sorted(
-        ["data", "steps", "recipe.colourise", "recipe.dense", "recipe.depth_range_m", "recipe.largest_alpha"]
+        ["data", "steps", "recipe.colourise", "recipe.dense", "recipe.depth_range_m", "recipe.alpha_max"]
     )
     pretrain_omnivorous(recipe, [scenes], replace(again, steps=3, override=("maps", "steps")))
 

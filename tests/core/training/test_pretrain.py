@@ -105,7 +105,7 @@ def test_a_stage_from_a_given_backbone(tmp_path, caplog):
 
 @pytest.mark.slow  # test_student.py covers the temperature
 def test_a_learned_temperature_continues_in_the_next_stage(tmp_path):
-    recipes = [replace(recipe, learn_temperature=True, rate=1e-2, clip=0.1) for recipe in RECIPES]
+    recipes = [replace(recipe, learn_temperature=True, lr=1e-2, clip=0.1) for recipe in RECIPES]
     pretrain(recipes, [Patterns(8)], [], PretrainOptions(tmp_path, **OPTIONS))
     learned = {stage: read_metadata(tmp_path / f"stage{stage}/last.safetensors")["temperature"] for stage in STAGES}
     rows = {stage: read_log(tmp_path / f"stage{stage}/log.jsonl") for stage in STAGES}
@@ -150,7 +150,7 @@ def test_overrides_of_single_stages(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("spectradino_core.training.pretrain.pretrain", lambda *a: recipes.extend(a[0]) or tmp_path)
     command = ["pretrain", "--variant", "s", "--scenes", "8", "--device", "cpu"]
     assert main([*command, "--lr", "1:2e-3,3:4e-5", "--batch", "32", "--epochs", "2:7"]) == 0
-    assert [recipe.rate for recipe in recipes] == [2e-3, stage_recipe("s", 2).rate, 4e-5]
+    assert [recipe.lr for recipe in recipes] == [2e-3, stage_recipe("s", 2).lr, 4e-5]
     assert [recipe.batch for recipe in recipes] == [32, 32, 32]
     assert [recipe.epochs for recipe in recipes] == [100, 7, 75]
     for wrong in ("1:", "4:1e-4", "1:1e-4,1:2e-4", "1:1e-4,2e-4", "x"):

@@ -18,7 +18,7 @@ from spectradino_core.training.stages import stage_recipe
 from tests.core.training.patterns import CALM, Patterns
 
 CONTENT = {
-    "recipe": {"rate": 1e-4, "batch": 4, "weights": {"infrared": 0.0, "rgb": 0.0}},
+    "recipe": {"lr": 1e-4, "batch": 4, "weights": {"infrared": 0.0, "rgb": 0.0}},
     "steps": 100, "queue": 24, "data": ["a"], "views": {"scale": (0.35, 1.0)}, "grad_accum": 1, "processes": 2,
     "spectradino": "0.2.0",
 }  # fmt: skip
@@ -49,7 +49,7 @@ def test_a_loss_that_the_earlier_version_did_not_know_had_no_weight(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "option"),
     [
-        ({"recipe": {"rate": 2e-4}}, "lr"),
+        ({"recipe": {"lr": 2e-4}}, "lr"),
         ({"recipe": {"weights": {"infrared": 1.0}}}, "infrared-alignment"),
         ({"recipe": {"weights": {"rgb": 1.0}}}, "rgb-distillation"),
         ({"recipe": {"batch": 8}, "steps": 50}, "batch"),
@@ -81,11 +81,19 @@ def test_versions_and_processes_may_change_and_are_recorded(run, caplog):
 
 
 def test_a_record_of_an_earlier_version_compares_what_it_has(run):
-    old = {"recipe": {"rate": 1e-4, "batch": 4}, "steps": 100}
+    old = {"recipe": {"lr": 1e-4, "batch": 4}, "steps": 100}
     (run / "recipe.json").write_text(json.dumps(old))
     assert resumed_record(run, CONTENT, 7, ())["queue"] == 24
     with pytest.raises(ResumeError, match="steps 100"):
         resumed_record(run, changed(steps=200), 7, ())
+
+
+def test_a_record_with_former_names_is_compared_by_the_present_ones(run):
+    old = {"recipe": {"rate": 1e-4, "batch": 4}, "steps": 100}
+    (run / "recipe.json").write_text(json.dumps(old))
+    assert resumed_record(run, CONTENT, 7, ())["recipe"]["lr"] == 1e-4
+    with pytest.raises(ResumeError, match="lr 0.0001 .*--override lr"):
+        resumed_record(run, changed(recipe={"lr": 2e-4}), 7, ())
 
 
 def test_unknown_overrides_are_named(run):
@@ -103,11 +111,11 @@ def test_a_stage_records_what_decides_its_result_and_refuses_changes(tmp_path, c
     assert record["data"] == [fingerprint(Patterns(8))]
     assert record["views"]["scale"] == [0.35, 1.0]
     assert {"queue", "validation", "teacher_hash", "strategy", "grad_accum", "adaptive", "spectradino"} <= record.keys()
-    with pytest.raises(ResumeError, match=r"rate 0\.001 \(now 0\.002\).*--override lr$"):
-        pretrain([replace(recipe, rate=2e-3)], [Patterns(8)], [], options)
-    pretrain([replace(recipe, rate=2e-3)], [Patterns(8)], [], replace(options, override=("lr",)))
+    with pytest.raises(ResumeError, match=r"lr 0\.001 \(now 0\.002\).*--override lr$"):
+        pretrain([replace(recipe, lr=2e-3)], [Patterns(8)], [], options)
+    pretrain([replace(recipe, lr=2e-3)], [Patterns(8)], [], replace(options, override=("lr",)))
     record = json.loads((tmp_path / "stage1/recipe.json").read_text())
-    assert record["changes"] == [{"step": 2, "name": "recipe.rate", "from": 1e-3, "to": 2e-3}]
+    assert record["changes"] == [{"step": 2, "name": "recipe.lr", "from": 1e-3, "to": 2e-3}]
 
 
 def manifest(path, names):

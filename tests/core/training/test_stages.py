@@ -85,9 +85,9 @@ def test_the_papers_tables(variant, stage):
 
 
 def test_rates_fall_with_size_and_stage():
-    first = [stage_recipe(variant, 1).rate for variant in ("s", "b", "l", "g")]
+    first = [stage_recipe(variant, 1).lr for variant in ("s", "b", "l", "g")]
     assert first == sorted(first, reverse=True) == [2e-4, 1e-4, 5e-5, 2e-5]
-    rates = [stage_recipe("b", stage).rate for stage in STAGES]
+    rates = [stage_recipe("b", stage).lr for stage in STAGES]
     assert rates == pytest.approx([1e-4, 5e-5, 2e-5])
 
 

@@ -25,11 +25,11 @@ def teacher() -> Teacher:
     return Teacher(ViT("test"), "")
 
 
-def student_of(teacher: Teacher, recipe: StageRecipe, parts: int = 1, temperature: float | None = None) -> Student:
+def student_of(teacher: Teacher, recipe: StageRecipe, grad_accum: int = 1, temperature: float | None = None) -> Student:
     torch.manual_seed(0)
     backbone = teacher.student()
     freeze(recipe, backbone)
-    return Student(backbone, parts, temperature)
+    return Student(backbone, grad_accum, temperature)
 
 
 def task_of(teacher: Teacher, recipe: StageRecipe, queue: TeacherQueue | None = None, epoch: int = 3) -> PretrainTask:
@@ -127,7 +127,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(teacher, parts):
     recipe = stage_recipe("test", 3)
     made = []
     for count in (1, parts):
-        student = student_of(teacher, recipe, parts=count).double()
+        student = student_of(teacher, recipe, grad_accum=count).double()
         batch = random_batch()
         batch = replace(batch, rgb=batch.rgb.double(), infrared=batch.infrared.double())
         task = PretrainTask(recipe, lambda b: teacher(b.rgb.float()).double(), filled(teacher), 0, 0, 3)
