@@ -35,9 +35,7 @@ def remedy(module: str) -> str:
         )
     if name == "rclpy":
         return "source ROS 2 first, as in 'source /opt/ros/jazzy/setup.bash'"
-    if name == "tqdm":  # of the demo alone
-        return "pip install tqdm"
-    if name in ("cv2", "numpy", "yaml", "cv_bridge") or name.endswith("_msgs"):
+    if name in ("cv2", "numpy", "yaml", "cv_bridge", "tqdm") or name.endswith("_msgs"):
         return f"install what package.xml lists: '{_ROSDEP}'"
     return ""
 

@@ -86,7 +86,7 @@ def add(commands: Any) -> None:
     option(model, "--upernet-width", "256 or 512, as the paper's peers (default: 256)", type=COUNT)
     option(
         model, "--detail", "add convolutions of the images to the pyramid's finest level, for objects smaller than a "
-        "patch (default: off)", action=argparse.BooleanOptionalAction,
+        "patch; needs --strides 7-28 (default: off)", action=argparse.BooleanOptionalAction,
     )  # fmt: skip
     recipe = command.add_argument_group(
         "overrides of the recipe", "Defaults are those of data sets; a --recipe has its own."
@@ -131,6 +131,10 @@ def _run(options: argparse.Namespace) -> int:
 
     own = _open_own_folder(options)
     if options.recipe is not None:
+        if options.detail is False:
+            raise ValueError(
+                f"--no-detail is for --dataset and --data: the recipe '{options.recipe}' has its own model"
+            )
         refuse(options, _OF_MODEL, f"is for --dataset and --data: the recipe '{options.recipe}' has its own model")
         recipe = choose(dict(sorted(RECIPES.items())), "recipe", options.recipe)()
     else:

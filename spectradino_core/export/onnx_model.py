@@ -23,6 +23,7 @@ from spectradino_core.export.gpu_operators import replace_for_gpus
 from spectradino_core.export.raw_inputs import take_raw
 from spectradino_core.export.torch_engine import ServingGraph, TorchEngine
 from spectradino_core.files import written_atomically
+from spectradino_core.models.fusion import former_norms
 from spectradino_core.models.perception import Perception
 from spectradino_core.runtime.bundle import METADATA_KEY, WEIGHTS_KEY, ModelInfo
 from spectradino_core.runtime.engine import Engine
@@ -82,7 +83,8 @@ def export(
     identity = {WEIGHTS_KEY: weights_digest(model, info)}
     width, height = info.input_size
     patch = module.architecture.vit.patch
-    shape = (len(module.architecture.fused), width * height // patch**2, module.architecture.vit.width)
+    layers = len(module.architecture.fused) + module.architecture.detail
+    shape = (layers, width * height // patch**2, module.architecture.vit.width)
     info = info.with_(
         inputs=inputs,
         streams=streams,
@@ -138,9 +140,16 @@ def write_graph(module: nn.Module, examples: Mapping[str, Tensor], outputs: Sequ
 
 
 def weights_digest(model: Perception, info: ModelInfo) -> str:
-    """SHA-256 (hex) of weights, architecture and contract: equal for all graphs exported from one checkpoint."""
+    """SHA-256 (hex) of weights, architecture and contract: equal for all graphs exported from one checkpoint.
+
+    Names that have changed are those of earlier versions, so that new companions fit model files of those.
+    """
+    architecture = model.architecture.to_dict()
+    architecture["taps"] = architecture.pop("out_indices")
+    if not architecture["detail"]:
+        del architecture["detail"]
     contract = {
-        "architecture": model.architecture.to_dict(),
+        "architecture": architecture,
         "bands": [band.key for band in info.bands],
         "box_classes": info.box_classes,
         "mask_classes": info.mask_classes,
@@ -148,9 +157,9 @@ def weights_digest(model: Perception, info: ModelInfo) -> str:
         "thermal": info.thermal.to_dict(),
     }
     digest = hashlib.sha256(json.dumps(contract, sort_keys=True).encode())
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(former_norms(model.state_dict()).items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -132,9 +134,17 @@ class _CrossAttention(nn.Module):
         return self.project(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
+_FORMER_NORMS = {"norm_query": "norm_asks", "norm_context": "norm_told"}
+
+
 def _rename_norms(_: nn.Module, state: dict[str, Tensor], prefix: str, *_rest: object) -> None:
-    """Give the norms of a checkpoint of an earlier version their present names."""
-    for former, name in (("norm_asks", "norm_query"), ("norm_told", "norm_context")):
+    """Give the norms of a checkpoint of an earlier version their current names."""
+    for name, former in _FORMER_NORMS.items():
         for kind in ("weight", "bias"):
             if f"{prefix}{former}.{kind}" in state:
                 state[f"{prefix}{name}.{kind}"] = state.pop(f"{prefix}{former}.{kind}")
+
+
+def former_norms(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state with the names that the norms of cross attention had in earlier versions."""
+    return {".".join(_FORMER_NORMS.get(part, part) for part in name.split(".")): x for name, x in state.items()}

@@ -59,7 +59,7 @@ class Perception(nn.Module):
         )
         self.detail = (
             DetailPath(width, architecture.pyramid_width, architecture.vit.patch, fusion)
-            if architecture.detail and self.pyramid is not None
+            if architecture.detail
             else None
         )
         detection, segmentation = architecture.kinds
@@ -131,11 +131,11 @@ class Perception(nn.Module):
         return Fused(layers, grid, maps, [b for _, b in streams if b is not None])
 
 
-def _layers(features: Features | None, intermediate: bool) -> Iterable[Tensor | None]:
+def _layers(features: Features | None, at_taps: bool) -> Iterable[Tensor | None]:
     """Return the layers of one stream to be fused; an infinite sequence of None for an absent stream."""
     if features is None:
         return repeat(None)
-    return features.intermediate if intermediate else [features.patches]
+    return features.intermediate if at_taps else [features.patches]
 
 
 def _rows(present: Tensor) -> list[Tensor] | None:

@@ -1,4 +1,4 @@
-"""ViTDet's simple feature pyramid at multiples of the backbone's patch size, and a path of detail to its finest level.
+"""ViTDet's simple feature pyramid at multiples of the backbone's patch size, and a detail path to its finest level.
 
 Letters: B batch, N tokens, D width, P pyramid width, h x w patch grid, H x W pixels, L levels.
 """
@@ -98,16 +98,23 @@ class DetailPath(nn.Module):
     """
 
     def __init__(self, width: int, out_width: int, patch: int, fusion: type[Fusion]) -> None:
-        """Make a path from RGB and infrared images to P = `out_width` channels; `width` D and `patch` as the ViT's."""
+        """Make a path from RGB and infrared images to the finest level.
+
+        Args:
+            width: D of the backbone.
+            out_width: P of the pyramid.
+            patch: side of the backbone's patches in pixels.
+            fusion: class of `registry.FUSIONS`.
+        """
         super().__init__()
         channels, cell = width // 4, patch // 2
         self.convs = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(colours, channels, cell + 4, stride=cell, padding=2),
+                nn.Conv2d(in_channels, channels, cell + 4, stride=cell, padding=2),
                 ChannelNorm(channels, eps=1e-6),
                 nn.GELU(),
             )
-            for colours in (3, 1)
+            for in_channels in (3, 1)
         )
         self.fusion = fusion(width)
         last = nn.Conv2d(out_width, out_width, 3, padding=1, bias=False)

@@ -56,7 +56,7 @@ class Kind:
         run: computes the head's output from (module, fused input, strides).
         pyramid: whether the head reads the pyramid, which all such heads share.
         patches: fixed strides of a detection head in patches; None: the architecture's strides.
-        several: whether the head needs several layers, so that fusion must be at `out_indices`.
+        several: whether the head needs several layers, so that `fuse_at` must be "taps".
     """
 
     make: Callable[[Architecture, int], nn.Module]
@@ -138,7 +138,7 @@ class Architecture:
             of the variant.
         tower_depth: convolutions in each tower of the dense detection head.
         detail: whether convolutions of the images are added to the pyramid's finest level, which must be that of half a
-            patch (see `pyramid.DetailPath`).
+            patch (see `pyramid.DetailPath`); false if no head reads the pyramid.
         backbone, detection, segmentation, fusion: names in the tables above.
         fuse_at: "last": fuse both streams after the last block, for all heads (the paper's choice for ViTDet); "taps":
             fuse them after each block of `out_indices` by separate fusions, so that multi-scale heads read shallow
@@ -177,10 +177,6 @@ class Architecture:
             raise ValueError(f"strides are up to 8 numbers above 0, got {list(self.strides)}")
         if type(self.detail) is not bool:
             raise ValueError(f"detail must be true or false, got {self.detail!r}")
-        if self.detail and 2 * self.strides[0] != self.vit.patch:
-            raise ValueError(
-                f"detail needs a finest stride of {self.vit.patch / 2:g} pixels, half a patch, not {self.strides[0]:g}"
-            )
         choose(BACKBONES, "backbone", self.backbone)
         choose(FUSIONS, "fusion", self.fusion)
         choose(DETECTION, "detection head", self.detection)
@@ -188,6 +184,13 @@ class Architecture:
         choose({"last": 0, "taps": 0}, "fuse_at", self.fuse_at)
         if self.mask_classes and SEGMENTATION[self.segmentation].several and self.fuse_at == "last":
             raise ValueError(f"the head {self.segmentation!r} reads several blocks: it needs fuse_at 'taps'")
+        if not any(kind is not None and kind.pyramid for kind in self.kinds):
+            object.__setattr__(self, "detail", False)
+        if self.detail and 2 * self.strides[0] != self.vit.patch:
+            raise ValueError(
+                f"detail needs a finest stride of half a patch, {self.vit.patch / 2:g} pixels, not "
+                f"{self.strides[0]:g}: give --strides 7-28, or --no-detail"
+            )
         last = self.vit.depth - 1
         chosen = list(self.out_indices)
         if chosen and (chosen[-1] != last or sorted(set(chosen)) != chosen or chosen[0] < 0):

@@ -50,7 +50,7 @@ from spectradino_core.training.distributed import DistEnv, parallelise, process_
 from spectradino_core.training.loop import LoopOptions, train
 from spectradino_core.training.modes import count_trainable, freeze_for, parameter_groups
 from spectradino_core.training.recipes import BY_EPOCH, FinetuneRecipe, data_terms
-from spectradino_core.training.runs import changed_entries, describe_changes, with_present_names, write_record
+from spectradino_core.training.runs import changed_entries, describe_changes, with_current_names, write_record
 from spectradino_core.training.train_logger import RecentMeans, plot_losses, read_log
 
 log = logging.getLogger(__name__)
@@ -238,7 +238,7 @@ def _check_resumed(folder: Path, record: dict[str, Any]) -> None:
         return
     stored = read_json(path, "settings file")
     if isinstance(stored, dict):
-        stored["recipe"] = with_present_names(stored.get("recipe"))
+        stored["recipe"] = with_current_names(stored.get("recipe"))
     parts = [stored.get(name) if isinstance(stored, dict) else None for name in ("recipe", "provenance")]
     if not all(isinstance(part, dict) for part in (*parts, *(part.get("loop") for part in parts[:1] if part))):
         raise ResumeError(f"{path} is not the record of a fine-tuning run: start in a new folder (--out)")

@@ -7,6 +7,7 @@ Recipes are Python rather than configuration files, so that they are type-checke
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -197,7 +198,8 @@ class FinetuneRecipe:
         try:
             own = open_own(folder, band)
         except LabelError as error:
-            hint = "; in a mix the names of folders decide, so rename them" if "--" in str(error) else ""
+            asks = re.search(r"--(rgb|ir|band)\b", str(error))
+            hint = "; --mix has no such options: name the folders so, such as rgb and thermal" if asks else ""
             raise LabelError(f"{error}{hint}") from None
         pairs = own.benchmark.open(folder, own.benchmark.train_split)
         vocabulary = Vocabulary.between(self.info(), pairs, folder.name, "train")

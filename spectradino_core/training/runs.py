@@ -53,7 +53,7 @@ _FORMER = {
     "scene_share": "scene_fraction",
     "taps": "out_indices",
 }
-"""Present names of a recipe's settings by those in `recipe.json` of earlier versions."""
+"""Current names of a recipe's settings by those in `recipe.json` of earlier versions."""
 
 _NOT_COMPARED = ("changes", "groups", "sources", "system", "teacher", "validation")
 _FREE = ("processes", "spectradino", "torch")
@@ -159,7 +159,7 @@ def resumed_record(folder: Path, content: Mapping[str, Any], step: int, override
     if not step or not path.is_file():
         return record
     stored = parse_json(path.read_text(encoding="utf-8"), str(path))
-    stored |= {"recipe": with_present_names(stored.get("recipe"))} if "recipe" in stored else {}
+    stored |= {"recipe": with_current_names(stored.get("recipe"))} if "recipe" in stored else {}
     # A loss that an earlier version did not know had no weight.
     then = {entry: 0.0 for entry in now if entry.startswith("recipe.weights.")} | _entries(stored)
     changed = changed_entries(then, now)
@@ -190,11 +190,11 @@ def describe_changes(entries: Sequence[str], then: Mapping[str, Any], now: Mappi
     )
 
 
-def with_present_names(recipe: Any) -> Any:
-    """Return a stored recipe with the present names of its settings."""
+def with_current_names(recipe: Any) -> Any:
+    """Return a stored recipe with the current names of its settings."""
     if not isinstance(recipe, dict):
         return recipe
-    return {_FORMER.get(name, name): with_present_names(value) for name, value in recipe.items()}
+    return {_FORMER.get(name, name): with_current_names(value) for name, value in recipe.items()}
 
 
 def write_record(folder: Path, content: Mapping[str, Any]) -> None:

@@ -100,7 +100,7 @@ class PretrainTask:
         seed: seed of the sampled positions.
         step: next step.
         epoch: steps per epoch.
-        sharded_parts: `Student.parts` of a student with sharded parameters, whose processes must gather the same
+        sharded_parts: `Student.grad_accum` of a student with sharded parameters, whose processes must gather the same
             parameters equally often; None: each process embeds only the infrared bands of its own items.
         views_per_item: `ViewOptions.count`; with a count, the batches' keys number views instead of items.
     """

@@ -174,7 +174,7 @@ def test_checkpoint_of_version_0_1_loads(tmp_path):
     assert loaded.architecture == plain
 
 
-def test_out_indices_have_another_name_in_files_of_version_0_2():
+def test_out_indices_with_their_former_name_are_read():
     chosen = replace(PLAIN, fuse_at="taps", out_indices=(0, 1))
     stored = chosen.to_dict()
     stored["taps"] = stored.pop("out_indices")

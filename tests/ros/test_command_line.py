@@ -146,7 +146,9 @@ def test_a_module_that_is_missing_ends_the_module_of_the_node_too(tmp_path):
     assert run(module="detector_node", path=str(tmp_path)).returncode == 1
 
 
-@pytest.mark.parametrize(("module", "command"), [("rclpy", "source ROS 2 first"), ("tqdm", "pip install tqdm")])
+@pytest.mark.parametrize(
+    ("module", "command"), [("rclpy", "source ROS 2 first"), ("tqdm", "install what package.xml lists")]
+)
 def test_the_demo_names_what_is_missing(tmp_path, module, command):
     (tmp_path / module).mkdir()
     (tmp_path / module / "__init__.py").write_text(HIDDEN)

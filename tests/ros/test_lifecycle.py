@@ -233,7 +233,7 @@ def test_diagnostics_follow_the_state(manager, peer):
     assert values["/lasting/ir/image_raw messages"] == "0"
 
 
-@pytest.mark.slow  # two nodes; the first fails like one without a model
+@pytest.mark.slow  # two nodes; test_parameters.py recognises the names, test_inputs.py has an override
 def test_an_override_of_a_wrong_type_is_refused_in_a_sentence_and_one_without_effect_named(peer, blob_model):
     topic = "qos_overrides./override/rgb/image_raw.subscription"
     wrong = {f"{topic}.depth": "lots"}

@@ -239,14 +239,10 @@ class Labels:
                 self._other_folders.setdefault(file.path, f"{file.relative} for {path}")
         matched = {id(entry) for entry in entries.values()}
         lost = [image.name for image in coco.images if id(image) not in matched]
-        other = [name for name in lost if images.has(name)]
-        for names, why in (
-            (
-                other,
-                "are only in folders of another camera, split or name than its path shows, and not taken from there",
-            ),
-            ([name for name in lost if not images.has(name)], "are missing"),
-        ):
+        elsewhere = [name for name in lost if images.has(name)]
+        others = "are in folders of another split, camera or recording than its path shows, and not labelled by it"
+        missing = [name for name in lost if not images.has(name)]
+        for names, why in ((elsewhere, others), (missing, "are missing")):
             if names:
                 self._remarks.append(
                     f"{file.relative}: {len(names)} of the {len(coco.images)} images that it lists {why}, such as "
@@ -491,8 +487,9 @@ class _Images:
         return self._distinct(file, rows or by_name, near), bool(by_name)
 
     def has(self, name: str) -> bool:
-        """Return whether an image of that file name is in any folder."""
-        return (plain_stem(posix_name(name)).casefold(), "") in self._with_folder
+        """Return whether a file name without folders is that of an image in any folder."""
+        name = posix_name(name)
+        return "/" not in name and (plain_stem(name).casefold(), "") in self._with_folder
 
     def _having(self, parts: Iterable[str]) -> set[_Location]:
         return {location for part in parts for location in self._with_part.get(part, ())}

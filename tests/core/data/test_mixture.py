@@ -221,7 +221,7 @@ def test_own_data_is_a_source_with_its_classes_by_name(tmp_path, caplog):
         recipe.mixture(tmp_path)
     shutil.copytree(folder / "thermal", folder / "other")
     (folder / "thermal").rename(folder / "one")
-    with pytest.raises(ValueError, match="give --rgb .*; in a mix the names of folders decide, so rename them"):
+    with pytest.raises(ValueError, match="give --rgb .*; --mix has no such options: name the folders so"):
         recipe.mixture(tmp_path)
     for camera in ("one", "other"):
         shutil.rmtree(folder / camera)

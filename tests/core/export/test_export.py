@@ -13,11 +13,11 @@ from spectradino_core.calibration.registration import Registration
 from spectradino_core.data.paired_folder import PairedFolder
 from spectradino_core.data.scene_sets import scene_sample
 from spectradino_core.export import onnx_model as export_module
-from spectradino_core.export.onnx_model import IR_VERSION, OPSET, ParityError, export
+from spectradino_core.export.onnx_model import IR_VERSION, OPSET, ParityError, export, weights_digest
 from spectradino_core.export.torch_engine import TorchEngine
 from spectradino_core.modality import Modality
-from spectradino_core.models.perception_checkpoint import save_perception
-from spectradino_core.runtime.bundle import METADATA_KEY, BundleError
+from spectradino_core.models.perception_checkpoint import load_perception, save_perception
+from spectradino_core.runtime.bundle import METADATA_KEY, WEIGHTS_KEY, BundleError
 from spectradino_core.runtime.engine import EngineError
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.onnx_engine import OnnxEngine
@@ -51,6 +51,13 @@ def test_parity_is_measured_and_stored(exported):
     assert parity["pairs"] == 3
     assert OnnxEngine(folder / "m.onnx", device="cpu").info.parity == parity
     assert 0 < parity["scores"] <= 1e-3
+
+
+@pytest.mark.parametrize("band", ["lwir", "nir", "swir"])
+def test_companions_exported_now_fit_the_bundled_models(band, repository):
+    path = repository / f"models/{band}_box"
+    digest = weights_digest(*load_perception(path.with_suffix(".safetensors")))
+    assert OnnxEngine(path.with_suffix(".onnx"), "cpu").info.provenance[WEIGHTS_KEY] == digest
 
 
 def test_graph_has_operators_required_by_half_precision(exported):

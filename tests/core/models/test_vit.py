@@ -177,7 +177,7 @@ def test_frozen_grid_keeps_features_and_rejects_other_sizes() -> None:
 # -------------------------------------------------------------------------------------------------------------- rest
 
 
-def test_default_taps_match_paper() -> None:
+def test_default_out_indices_match_paper() -> None:
     out_indices = {name: config.out_indices for name, config in VARIANTS.items()}
     assert out_indices["s"] == out_indices["b"] == (2, 5, 8, 11)
     assert out_indices["l"] == (5, 11, 17, 23)
@@ -185,7 +185,7 @@ def test_default_taps_match_paper() -> None:
     assert out_indices["tiny"] == (1, 2, 4, 5)
 
 
-def test_taps_are_normalised_and_in_requested_order() -> None:
+def test_intermediate_tokens_are_normalised_and_in_requested_order() -> None:
     model = ViT("test").eval()
     randomise(model)
     x = torch.randn(2, 3, 28, 42)

@@ -227,7 +227,6 @@ def test_people_are_warmer_than_their_surroundings_at_night() -> None:
     assert np.mean(np.array(differences) > 0.5) > 0.9
 
 
-@pytest.mark.slow  # renders forty scenes
 def test_people_have_more_contrast_in_lwir_than_in_rgb_at_night() -> None:
     """Contrast is measured in standard deviations of the surrounding image."""
     rgb, lwir = [], []

@@ -247,7 +247,7 @@ def test_the_command_as_a_user_types_it(shared_data, backbone, tmp_path, capsys)
         (["--dataset", "mfnet", "--mode", "full", "--detail"], "--detail has no effect without a head that reads"),
         (
             ["--dataset", "flir", "--mode", "full", "--detail", "--strides", "14-28"],
-            "detail needs a finest stride of 7 pixels, half a patch, not 14",
+            "detail needs a finest stride of half a patch, 7 pixels, not 14: give --strides 7-28, or --no-detail",
         ),
         (["--dataset", "flir", "--mode", "head", "--lr-blocks", "1e-5"], "--lr-blocks has no effect in mode head"),
         (["--dataset", "flir", "--mode", "adapters", "--layer-decay", "0.9"], "--layer-decay has no effect in mode"),
@@ -268,6 +268,7 @@ def test_the_command_as_a_user_types_it(shared_data, backbone, tmp_path, capsys)
         (["--recipe", "smoke", "--fuse-at", "last"], "--fuse-at is for --dataset"),
         (["--recipe", "smoke", "--strides", "7-28"], "--strides is for --dataset"),
         (["--recipe", "smoke", "--detail"], "--detail is for --dataset"),
+        (["--recipe", "smoke", "--no-detail"], "--no-detail is for --dataset"),
         (["--recipe", "smoke", "--upernet-width", "256"], "--upernet-width is for --dataset"),
         (["--recipe", "smoke", "--input-size", "100x84"], "'100x84' is not a size: give WIDTHxHEIGHT in pixels, both"),
         (["--dataset", "flir", "--backbone", "no.pth"], "no.pth"),

@@ -284,8 +284,7 @@ def test_a_run_resumes_with_what_does_not_change_it(recorded):
     _check_resumed(folder, moved)
 
 
-def test_a_run_of_version_0_2_resumes_and_refuses_what_differs(recorded, tmp_path):
-    """Its settings had other names."""
+def test_a_run_with_former_names_resumes_and_refuses_what_differs(recorded, tmp_path):
     _, record = recorded
     former = {"lr": "rates", "grad_accum": "parts", "cached_scale": "kept_scale", "scene_fraction": "scene_share"}
     former |= {"out_indices": "taps", "min_visible": "least_visible"}

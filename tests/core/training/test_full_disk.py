@@ -36,7 +36,6 @@ def test_a_checkpoint_that_does_not_fit(disks: None, tmp_path: Path) -> None:
     assert whole == resumed
 
 
-# Slow below: a process that mounts a disk; files and bags on a full disk are tested with theirs.
 @pytest.fixture(scope="module")
 def refusals(disks: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """Two lines of output of each saver on a full disk."""
@@ -48,7 +47,7 @@ def refusals(disks: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return {name: lines[2 * index : 2 * index + 2] for index, name in enumerate(SAVERS)}
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # a process that mounts a disk; test_writer.py fills one faster
 @pytest.mark.parametrize("saver", SAVERS)
 def test_every_writer_reports_a_full_disk(refusals: dict[str, list[str]], saver: str) -> None:
     """Each library reports it in its own way, or not at all."""

@@ -289,7 +289,7 @@ def test_a_file_name_of_missing_images_does_not_give_labels_to_others(tmp_path: 
     coco(tmp_path, "night_rain.json", {"1.png": A})
     with pytest.raises(
         LabelError,
-        match="night_rain.json: 1 of the 1 images that it lists are only in .* not taken from there, such as 1.png",
+        match="night_rain.json: 1 of the 1 images that it lists are in folders of .* not labelled by it, such as 1.png",
     ):
         open_own(tmp_path)
 
@@ -298,13 +298,13 @@ def test_images_that_a_file_of_another_split_lists_are_not_called_missing(tmp_pa
     """An exporter may list all images in the file of each split."""
     for split, name in (("train", "0"), ("val", "1")):
         images(tmp_path, f"{split}/rgb", name=name)
-    coco(tmp_path, "annotations/train.json", {"0.png": A, "1.png": B, "2.png": B})
+    coco(tmp_path, "annotations/train.json", {"0.png": A, "1.png": B, "2.png": B, "lost/1.png": B})
     coco(tmp_path, "annotations/val.json", {"1.png": B})
     remarks = open_own(tmp_path).remarks
     assert any(
-        "annotations/train.json: 1 of the 3 images that it lists are missing, such as 2.png" in r for r in remarks
+        "annotations/train.json: 2 of the 4 images that it lists are missing, such as 2.png" in r for r in remarks
     )
-    assert any("1 of the 3 images that it lists are only in folders of another" in remark for remark in remarks)
+    assert any("1 of the 4 images that it lists are in folders of another split" in remark for remark in remarks)
 
 
 @pytest.mark.parametrize("name", ["thermal", "val"])
