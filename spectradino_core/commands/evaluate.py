@@ -178,7 +178,6 @@ def _baseline_command(info: ModelInfo, options: argparse.Namespace) -> str:
     """
     from spectradino_core.datasets.registry import BENCHMARKS
     from spectradino_core.models.pyramid import PRESETS
-    from spectradino_core.models.registry import DETECTION, SEGMENTATION
 
     made = info.provenance.get("architecture", {})
     band = info.infrared.key
@@ -211,7 +210,5 @@ def _baseline_command(info: ModelInfo, options: argparse.Namespace) -> str:
         words += ["--strides", next((name for name, preset in PRESETS.items() if preset == levels), "STRIDES")]
     if "segmentation" in tasks and made["segmentation"] == "upernet" and made.get("upernet_width"):
         words += ["--upernet-width", str(made["upernet_width"])]
-    reads_pyramid = any({"detection": DETECTION, "segmentation": SEGMENTATION}[t][made[t]].pyramid for t in tasks)
-    words += ["--detail"] if made.get("detail") and reads_pyramid else []
     words += ["--input-size", "x".join(str(side) for side in info.input_size)]
     return shlex.join([*words, "--out", "runs/baseline"])

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from spectradino_core.runtime.bundle import ModelInfo
     from spectradino_core.training.recipes import FinetuneRecipe
 
-_OF_MODEL = "task variant baseline head fusion fuse-at strides upernet-width detail"
+_OF_MODEL = "task variant baseline head fusion fuse-at strides upernet-width"
 """Options that define the architecture of a data set's recipe; a named recipe has its own."""
 
 
@@ -84,10 +84,6 @@ def add(commands: Any) -> None:
         "(default: 7-28); pixels of DINOv2, from whose patch they are scaled for DINOv3",
     )  # fmt: skip
     option(model, "--upernet-width", "256 or 512, as the paper's peers (default: 256)", type=COUNT)
-    option(
-        model, "--detail", "add convolutions of the images to the pyramid's finest level, for objects smaller than a "
-        "patch; needs --strides 7-28 (default: off)", action=argparse.BooleanOptionalAction,
-    )  # fmt: skip
     recipe = command.add_argument_group(
         "overrides of the recipe", "Defaults are those of data sets; a --recipe has its own."
     )
@@ -131,10 +127,6 @@ def _run(options: argparse.Namespace) -> int:
 
     own = _open_own_folder(options)
     if options.recipe is not None:
-        if options.detail is False:
-            raise ValueError(
-                f"--no-detail is for --dataset and --data: the recipe '{options.recipe}' has its own model"
-            )
         refuse(options, _OF_MODEL, f"is for --dataset and --data: the recipe '{options.recipe}' has its own model")
         recipe = choose(dict(sorted(RECIPES.items())), "recipe", options.recipe)()
     else:
@@ -204,8 +196,6 @@ def _refuse_without_effect(options: argparse.Namespace, recipe: FinetuneRecipe) 
         refuse(options, "strides", "has no effect without a detection head")
     if not made.mask_classes or made.segmentation != "upernet":
         refuse(options, "upernet-width", "has no effect without an UPerNet head")
-    if not any(kind is not None and kind.pyramid for kind in made.kinds):
-        refuse(options, "detail", "has no effect without a head that reads the pyramid")
     if recipe.mode in ("head", "adapters"):
         refuse(options, "lr-blocks layer-decay", f"has no effect in mode {recipe.mode}, which trains no blocks")
     if recipe.mode == "head":
@@ -280,7 +270,7 @@ def _of_dataset(options: argparse.Namespace, benchmark: Benchmark) -> FinetuneRe
         mode=options.mode or ("head" if options.baseline else "half"),
         backbone="dinov2_repeat" if options.baseline else "spectradino",
         registers=registers,
-        **given(options, "fusion fuse_at strides upernet_width detail"),
+        **given(options, "fusion fuse_at strides upernet_width"),
         **heads,
     )
     if start is not None:
@@ -294,7 +284,7 @@ def _match_start(
     """Return the recipe with the start model's architecture, except for what options ask for."""
     wanted = recipe.architecture
     requested = ["infrared", "box_classes", "mask_classes", *heads]
-    requested += [*given(options, "variant fusion fuse_at strides upernet_width detail")]
+    requested += [*given(options, "variant fusion fuse_at strides upernet_width")]
     requested += ["backbone"] if options.baseline else []
     architecture = replace(start, **{name: getattr(wanted, name) for name in requested})
     thermal = info.thermal if info.infrared.key == wanted.infrared else recipe.thermal

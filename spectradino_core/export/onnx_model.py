@@ -83,8 +83,7 @@ def export(
     identity = {WEIGHTS_KEY: weights_digest(model, info)}
     width, height = info.input_size
     patch = module.architecture.vit.patch
-    layers = len(module.architecture.fused) + module.architecture.detail
-    shape = (layers, width * height // patch**2, module.architecture.vit.width)
+    shape = (len(module.architecture.fused), width * height // patch**2, module.architecture.vit.width)
     info = info.with_(
         inputs=inputs,
         streams=streams,
@@ -146,8 +145,6 @@ def weights_digest(model: Perception, info: ModelInfo) -> str:
     """
     architecture = model.architecture.to_dict()
     architecture["taps"] = architecture.pop("out_indices")
-    if not architecture["detail"]:
-        del architecture["detail"]
     contract = {
         "architecture": architecture,
         "bands": [band.key for band in info.bands],

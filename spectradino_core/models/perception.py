@@ -4,8 +4,6 @@
          ├─ backbone ─┤   one at each of out_indices)   │
     ir  ─┘ (one pass) └                                 └─ (pyramid) ─ segmentation head: classes per pixel
 
-With a detail path, convolutions of both images are added to the pyramid's finest level.
-
 `registry.Architecture` selects backbone, fusion and heads. A head that is not trained is absent.
 
 Letters: B batch, N tokens, D width, H x W input pixels, A anchor points, C box classes, S mask classes.
@@ -15,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import repeat
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +21,7 @@ from torch import Tensor, nn
 from spectradino_core.modality import Modality
 from spectradino_core.models import Features, SpectraDINO, ViT, parameter_roles
 from spectradino_core.models.encoders import RepeatedViT
-from spectradino_core.models.pyramid import DetailPath, SimpleFeaturePyramid
+from spectradino_core.models.pyramid import SimpleFeaturePyramid
 from spectradino_core.models.registry import BACKBONES, FUSIONS, Architecture, Fused
 
 
@@ -55,11 +53,6 @@ class Perception(nn.Module):
         self.pyramid = (
             SimpleFeaturePyramid(width, architecture.pyramid_width, architecture.strides, architecture.vit.patch)
             if any(kind is not None and kind.pyramid for kind in architecture.kinds)
-            else None
-        )
-        self.detail = (
-            DetailPath(width, architecture.pyramid_width, architecture.vit.patch, fusion)
-            if architecture.detail
             else None
         )
         detection, segmentation = architecture.kinds
@@ -108,26 +101,15 @@ class Perception(nn.Module):
         features = self.backbone(images, self.architecture.fused if at_taps else None)
         rgb, infrared = features.get(Modality.RGB), features.get(self.infrared)
         layers_of = [_layers(rgb, at_taps), _layers(infrared, at_taps)]
-        if self.detail is not None:
-            bands = (Modality.RGB, self.infrared)
-            layers_of = [
-                chain(layers, [self.detail.tokens(stream, images[band])] if band in images else [])
-                for stream, (band, layers) in enumerate(zip(bands, layers_of, strict=True))
-            ]
         if rows is not None and present is not None:
             layers_of = [_spread(layers, kept, len(present)) for layers, kept in zip(layers_of, rows, strict=True)]
         if infrared_layers is not None:
             layers_of[1] = infrared_layers
         streams = list(zip(*layers_of))
         fusions = [*self.fusion] if isinstance(self.fusion, nn.ModuleList) else [self.fusion]
-        if self.detail is not None:
-            fusions.append(self.detail.fusion)
         layers = [fusion(a, b, present) for fusion, (a, b) in zip(fusions, streams, strict=True)]
         grid = next(iter(features.values())).grid
-        detail = self.detail(layers.pop(), grid) if self.detail is not None else None
         maps = self.pyramid(layers, grid) if self.pyramid is not None else []
-        if detail is not None:
-            maps[0] = maps[0] + detail
         return Fused(layers, grid, maps, [b for _, b in streams if b is not None])
 
 

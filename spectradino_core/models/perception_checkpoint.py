@@ -151,27 +151,25 @@ def _shown(value: object) -> object:
 
 
 def _compatible_parts(other: Perception, model: Perception, started: Started) -> set[str]:
-    """Compatible parts among pyramid, detail path and heads; the others are recorded in `started`."""
+    """Compatible parts among pyramid and heads; the others are recorded in `started`."""
     source, target = other.architecture, model.architecture
     same_pyramid = (source.pyramid_width, source.strides) == (target.pyramid_width, target.strides)
     same = {
         "pyramid": same_pyramid,
-        "detail": same_pyramid,
         "detection": source.detection == target.detection and source.tower_depth == target.tower_depth,
         "segmentation": source.segmentation == target.segmentation and source.upernet_width == target.upernet_width,
     }
     kinds = dict(zip(("detection", "segmentation"), target.kinds, strict=True))
-    labels = {"pyramid": "pyramid", "detail": "detail path"}
     fitting = set()
     for part, alike in same.items():
-        label = labels.get(part, f"{part} head")
+        label = part if part == "pyramid" else f"{part} head"
         available, needed = (getattr(m, part) is not None for m in (other, model))
         kind = kinds.get(part)
         if kind is not None and kind.pyramid:
             alike = alike and same_pyramid
         if available and needed and alike:
             fitting.add(part)
-            started.taken += [label] if part in labels else []
+            started.taken += [part] if part == "pyramid" else []
         elif needed:
             started.fresh.append(label)
         elif available:

@@ -1,16 +1,13 @@
-"""ViTDet's simple feature pyramid at multiples of the backbone's patch size, and a detail path to its finest level.
+"""ViTDet's simple feature pyramid at multiples of the backbone's patch size.
 
-Letters: B batch, N tokens, D width, P pyramid width, h x w patch grid, H x W pixels, L levels.
+Letters: B batch, N tokens, D width, P pyramid width, h x w patch grid, L levels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor, nn
-
-from spectradino_core.models.fusion import Fusion
 
 LEVELS = (0.25, 0.5, 1.0, 2.0)
 """Supported strides in patches, fine to coarse."""
@@ -87,49 +84,6 @@ class SimpleFeaturePyramid(nn.Module):
         tokens = [tokens[0]] * (len(self.levels) - len(tokens)) + tokens
         maps = [x.transpose(1, 2).unflatten(2, grid) for x in tokens]
         return [level(x) for level, x in zip(self.levels, maps, strict=True)]
-
-
-class DetailPath(nn.Module):
-    """Convolutions from the images to a pyramid level of half a patch, for objects smaller than a patch.
-
-    A narrow backbone's token can't hold all pixels of its patch. Convolutions beside a plain ViT are those of
-    ViT-Adapter (Chen et al., ICLR 2023, Section 3.2), here one per stream: the four cells of a patch form a token, so
-    that the streams are fused like those of the backbone. A new path adds zero.
-    """
-
-    def __init__(self, width: int, out_width: int, patch: int, fusion: type[Fusion]) -> None:
-        """Make a path from RGB and infrared images to the finest level.
-
-        Args:
-            width: D of the backbone.
-            out_width: P of the pyramid.
-            patch: side of the backbone's patches in pixels.
-            fusion: class of `registry.FUSIONS`.
-        """
-        super().__init__()
-        channels, cell = width // 4, patch // 2
-        self.convs = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(in_channels, channels, cell + 4, stride=cell, padding=2),
-                ChannelNorm(channels, eps=1e-6),
-                nn.GELU(),
-            )
-            for in_channels in (3, 1)
-        )
-        self.fusion = fusion(width)
-        last = nn.Conv2d(out_width, out_width, 3, padding=1, bias=False)
-        nn.init.zeros_(last.weight)
-        self.out = nn.Sequential(
-            nn.Conv2d(channels, out_width, 3, padding=1, bias=False), ChannelNorm(out_width, eps=1e-6), nn.GELU(), last
-        )
-
-    def tokens(self, stream: int, images: Tensor) -> Tensor:
-        """Compute the tokens [B, N, D] of a stream (0: RGB, 1: infrared) from images [B, C, H, W]."""
-        return F.pixel_unshuffle(self.convs[stream](images), 2).flatten(2).transpose(1, 2)
-
-    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Compute what is added to the finest level, [B, P, 2h, 2w], from fused tokens."""
-        return self.out(F.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, grid), 2))
 
 
 def level_sizes(size: tuple[int, int], strides: Sequence[float]) -> list[tuple[int, int]]:

@@ -33,8 +33,7 @@ class Fused:
     Attributes:
         layers: fused tokens [B, N, D], shallow to deep, the last block's last.
         maps: pyramid levels; empty without a pyramid.
-        infrared: tokens [B, N, D] of the infrared stream that were fused, a tensor per layer, the last one the detail
-            path's if there is one; empty without the stream.
+        infrared: tokens [B, N, D] of the infrared stream that were fused, a tensor per layer; empty without the stream.
     """
 
     layers: Sequence[Tensor]
@@ -137,8 +136,6 @@ class Architecture:
         strides: strides of the pyramid levels in input pixels (presets: `pyramid.PRESETS`); empty: 0.5, 1 and 2 patches
             of the variant.
         tower_depth: convolutions in each tower of the dense detection head.
-        detail: whether convolutions of the images are added to the pyramid's finest level, which must be that of half a
-            patch (see `pyramid.DetailPath`); false if no head reads the pyramid.
         backbone, detection, segmentation, fusion: names in the tables above.
         fuse_at: "last": fuse both streams after the last block, for all heads (the paper's choice for ViTDet); "taps":
             fuse them after each block of `out_indices` by separate fusions, so that multi-scale heads read shallow
@@ -162,7 +159,6 @@ class Architecture:
     fuse_at: str = "last"
     out_indices: tuple[int, ...] = ()
     upernet_width: int = 256
-    detail: bool = False
 
     def __post_init__(self) -> None:
         if self.registers is None:
@@ -175,8 +171,6 @@ class Architecture:
             object.__setattr__(self, "strides", usual_strides(self.vit.patch))
         if len(self.strides) > 8 or not all(0 < stride <= 512 for stride in self.strides):
             raise ValueError(f"strides are up to 8 numbers above 0, got {list(self.strides)}")
-        if type(self.detail) is not bool:
-            raise ValueError(f"detail must be true or false, got {self.detail!r}")
         choose(BACKBONES, "backbone", self.backbone)
         choose(FUSIONS, "fusion", self.fusion)
         choose(DETECTION, "detection head", self.detection)
@@ -184,13 +178,6 @@ class Architecture:
         choose({"last": 0, "taps": 0}, "fuse_at", self.fuse_at)
         if self.mask_classes and SEGMENTATION[self.segmentation].several and self.fuse_at == "last":
             raise ValueError(f"the head {self.segmentation!r} reads several blocks: it needs fuse_at 'taps'")
-        if not any(kind is not None and kind.pyramid for kind in self.kinds):
-            object.__setattr__(self, "detail", False)
-        if self.detail and 2 * self.strides[0] != self.vit.patch:
-            raise ValueError(
-                f"detail needs a finest stride of half a patch, {self.vit.patch / 2:g} pixels, not "
-                f"{self.strides[0]:g}: give --strides 7-28, or --no-detail"
-            )
         last = self.vit.depth - 1
         chosen = list(self.out_indices)
         if chosen and (chosen[-1] != last or sorted(set(chosen)) != chosen or chosen[0] < 0):

@@ -86,7 +86,6 @@ def downstream_recipe(
     registers: int | None = None,
     layer_decay: float = 1.0,
     upernet_width: int | None = None,
-    detail: bool = False,
     amp: str | None = None,
     seed: int = 0,
 ) -> FinetuneRecipe:
@@ -95,7 +94,7 @@ def downstream_recipe(
     Args:
         dataset: name in `datasets.registry`, or a data set object such as a user's own.
         task: one of `TASKS`; None: all that the data set has labels for. Heads of other tasks are not built.
-        variant, backbone, detection, segmentation, fusion, registers, detail: see `Architecture`.
+        variant, backbone, detection, segmentation, fusion, registers: see `Architecture`.
         mode, layer_decay, seed: see `FinetuneRecipe`.
         fuse_at: "last" or "taps"; None: as in the paper, "taps" for "upernet" (and "linear4"), "last" for the others.
         strides: strides of the detection pyramid, one of `pyramid.PRESETS`.
@@ -134,7 +133,6 @@ def downstream_recipe(
             strides=tuple(patch * level for level in choose(PRESETS, "strides", strides)), tower_depth=depth,
             backbone=backbone, detection=detection, segmentation=segmentation, fusion=fusion,
             fuse_at=fuse_at or ("taps" if several else "last"), upernet_width=upernet_width or width,
-            detail=detail,
         ),
         input_size=(round(width_px / patch) * patch, round(height_px / patch) * patch),
         loop=LoopOptions(

@@ -47,10 +47,6 @@ COMBINATIONS = {
     "linear4 alone": replace(PLAIN, box_classes=0, segmentation="linear4", fuse_at="taps"),
     "boxes alone": replace(PLAIN, mask_classes=0, strides=(14.0, 28.0)),
     "linear boxes alone": replace(PLAIN, mask_classes=0, detection="linear"),
-    "detail": replace(PLAIN, detail=True),
-    "detail of cross attention at taps, baseline, boxes alone": replace(
-        PLAIN, detail=True, mask_classes=0, fusion="cross_attention", fuse_at="taps", backbone="dinov2_repeat"
-    ),
     "both linear, baseline": replace(PLAIN, detection="linear", segmentation="linear", backbone="dinov2_repeat"),
     "baseline at taps": replace(PLAIN, backbone="dinov2_repeat", fuse_at="taps", segmentation="upernet"),
 }

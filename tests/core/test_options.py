@@ -36,7 +36,7 @@ OWN = {
     "evaluate retrieval": "probe-manifest knn-manifest compare-bands probe-scenes tsne",
     "export": "name inputs streams",
     "finetune": "mix band-dropout no-augmentation task backbone mode head fusion fuse-at strides upernet-width "
-    "detail no-detail lr-adapters lr-blocks layer-decay",
+    "lr-adapters lr-blocks layer-decay",
     "pretrain": "system stages val-scenes max-damaged clip learn-temperature adaptive infrared-alignment "
     "rgb-distillation base anchor alpha-max tokens no-dense no-palette strategy cache-teacher keep override",
 }

@@ -44,8 +44,6 @@ def hint(recipe: FinetuneRecipe, tmp_path, capsys, *words: str) -> list[str]:
         ("scenes_nir", {"strides": "14-28", "task": "detection"}),
         ("scenes_swir", {"strides": "3.5-28", "detection": "linear", "segmentation": "linear4"}),
         ("scenes", {"fuse_at": "last", "upernet_width": 48, "fusion": "gated"}),
-        ("scenes", {"detail": True}),
-        ("scenes", {"detail": True, "detection": "linear"}),  # no head reads the pyramid
         ("scenes_nir", {"fuse_at": "taps", "task": "segmentation", "segmentation": "pyramid_linear"}),
     ],
 )

@@ -103,8 +103,6 @@ def test_model_of_both_streams_keeps_its_format(exported):
         pytest.param(
             {"fuse_at": "taps", "fusion": "cross_attention", "segmentation": "upernet"}, marks=pytest.mark.slow
         ),
-        {"detail": True},
-        {"detail": True, "fuse_at": "taps", "fusion": "cross_attention"},
     ],
 )
 def test_infrared_features_of_one_pass_serve_other_rgb_images(model, tmp_path, options):
@@ -112,14 +110,12 @@ def test_infrared_features_of_one_pass_serve_other_rgb_images(model, tmp_path, o
     if options:
         torch.manual_seed(0)
         model = Perception(replace(smoke().architecture, **options)).eval()
-        if model.detail is not None:
-            torch.nn.init.normal_(model.detail.out[-1].weight)
     path = tmp_path / "m.onnx"
     export(model, smoke().info(), path, PAIRS[:1], features=True)
     export(model, smoke().info(), companion_path(path, "reuse"), PAIRS[:1], streams="reuse")
     both, own = OnnxEngine(path, "cpu"), OnnxEngine(companion_path(path, "reuse"), "cpu")
-    layers = (2 if options.get("fuse_at") == "taps" else 1) + options.get("detail", False)
-    assert both.info.features == own.info.features == (layers, 120, 48)
+    assert both.info.features == own.info.features == (len(model.architecture.fused), 120, 48)
+    assert len(model.architecture.fused) == (2 if options else 1)
     torch_ = TorchEngine.of(model, both.info)
     first, second = (next(network_inputs(pair.rgb, PAIRS[0].infrared, both.info)) for pair in PAIRS)
     both.run(*first)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spectradino_core.models.fusion import ConcatFusion
-from spectradino_core.models.pyramid import PRESETS, ChannelNorm, DetailPath, SimpleFeaturePyramid, level_sizes
+from spectradino_core.models.pyramid import PRESETS, ChannelNorm, SimpleFeaturePyramid, level_sizes
 
 
 def test_map_shape_of_every_stride():
@@ -58,34 +57,3 @@ def test_levels_read_their_layers_and_repeat_the_first_if_too_few():
     torch.testing.assert_close(few[0], pyramid(layers[0], (4, 4))[0])
     torch.testing.assert_close(few[1], pyramid(layers[0], (4, 4))[1])
     torch.testing.assert_close(few[2], pyramid(layers[1], (4, 4))[2])
-
-
-@pytest.mark.parametrize("patch", [14, 16])
-@pytest.mark.parametrize("stream", [0, 1])
-def test_detail_lands_in_its_cell(patch, stream):
-    torch.manual_seed(0)
-    path = DetailPath(16, 8, patch, ConcatFusion).eval()
-    torch.nn.init.normal_(path.out[-1].weight)
-    image = torch.zeros(1, (3, 1)[stream], 4 * patch, 5 * patch)
-    spot = image.clone()
-    cell = patch // 2
-    spot[:, :, 3 * cell + cell // 2, 6 * cell + cell // 2] = 1  # in cell (3, 6), more than 2 pixels from its border
-
-    def added(pixels):
-        tokens = [None, None]
-        tokens[stream] = path.tokens(stream, pixels)
-        assert tokens[stream].shape == (1, 20, 16)
-        return path(path.fusion(*tokens), (4, 5))
-
-    changed = (path.tokens(stream, spot) - path.tokens(stream, image)).abs().sum(dim=2)[0]
-    assert changed.nonzero().tolist() == [[1 * 5 + 3]]  # the patch of the cell
-    difference = (added(spot) - added(image)).abs().sum(dim=1)[0]
-    assert difference.shape == (8, 10)
-    rows, columns = (difference > 0).nonzero().T
-    assert rows.max() <= 3 + 2  # two 3x3 convolutions around the patch
-    assert (int(columns.min()), int(columns.max())) == (6 - 2, 7 + 2)
-
-
-def test_a_new_detail_path_adds_nothing():
-    path = DetailPath(16, 8, 14, ConcatFusion)
-    assert not path(torch.randn(1, 6, 16), (2, 3)).any()

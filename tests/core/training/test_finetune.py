@@ -181,22 +181,6 @@ def test_a_start_model_with_other_classes_is_matched_by_name(tmp_path):
         assert "loads backbone, fusion, pyramid, detection head (" in str(started)
 
 
-def test_a_detail_path_is_added_without_change_and_kept_by_other_models(tmp_path):
-    plain = tiny_model().eval()
-    save_perception(tmp_path / "plain.safetensors", plain, smoke().info())
-    detailed = Perception(replace(smoke().architecture, detail=True)).eval()
-    assert warm_start(detailed, tmp_path / "plain.safetensors").fresh == ["detail path"]
-    images = {Modality.RGB: torch.randn(1, 3, 140, 168), Modality.LWIR: torch.rand(1, 1, 140, 168)}
-    with torch.no_grad():
-        assert torch.equal(detailed(images).logits, plain(images).logits)
-        detailed.detail.out[-1].weight.normal_()
-    save_perception(tmp_path / "detailed.safetensors", detailed, smoke().info())
-    nir = Perception(replace(smoke().architecture, detail=True, infrared="nir")).eval()
-    assert "detail path" in warm_start(nir, tmp_path / "detailed.safetensors").taken
-    assert torch.equal(nir.detail.convs[1][0].weight, detailed.detail.convs[1][0].weight)
-    assert warm_start(tiny_model(), tmp_path / "detailed.safetensors").dropped == ["detail path"]
-
-
 def test_nothing_is_loaded_from_another_head_or_pyramid(tmp_path):
     whole = tiny_model().eval()
     save_perception(tmp_path / "m.safetensors", whole, smoke().info())
