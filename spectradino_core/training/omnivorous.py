@@ -102,7 +102,7 @@ class OmnivorousRecipe:
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha_max <= 1:
-            raise ValueError(f"the largest fraction of RGB (alpha) must lie in 0 to 1, got {self.alpha_max:g}")
+            raise ValueError(f"the maximum fraction of RGB (alpha) must lie in 0 to 1, got {self.alpha_max:g}")
         if self.tokens < 1:
             raise ValueError(f"at least one patch token is sampled per image, got {self.tokens}")
         if not 0 < self.depth_range_m[0] < self.depth_range_m[1]:
