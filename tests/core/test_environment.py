@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ import pytest
 
 from spectradino_core.files import error_text, write_error, write_file
 from spectradino_core.imports import import_problem
+from tests.signals import heed_signals
 
 PROGRAM = "import sys; from spectradino_core.cli import main; sys.exit(main())"
 MAKE = "bag make --duration 1 --size 160x128 --rgb-rate 4 --ir-rate 4 --out drive.mcap"
@@ -65,7 +67,8 @@ def test_arguments_that_the_locale_lacks_name_the_remedy(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_an_ended_command_leaves_nothing_behind(tmp_path, number):
     words = [sys.executable, "-c", PROGRAM, *MAKE.replace("--duration 1", "--duration 600").split()]
-    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(words, cwd=tmp_path, preexec_fn=heed_signals, **quiet) as process:
         end = time.monotonic() + 60
         while not list(tmp_path.iterdir()) and time.monotonic() < end:
             time.sleep(0.05)

@@ -20,6 +20,7 @@ from tests.blob_model import make_blob_model
 pytest.importorskip("rclpy", reason="no ROS in this environment")
 
 from spectradino_ros.demo.run import _parse, main
+from tests.signals import heed_signals
 
 SIZES = [(617, 459), (394, 161), (640, 480), (321, 243), (640, 512), (500, 500)]
 
@@ -177,11 +178,6 @@ def children(pid: int) -> dict[str, int]:
     return {name: int(number) for number, args in found for name in ("detector_node", "player") if name in args}
 
 
-def heed_interrupts() -> None:
-    """A shell starts background processes with SIGINT ignored, which children inherit."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.fixture
 def running(data: Path, model: Path, ros_domain: int, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     """A demo in the middle of a long replay."""
@@ -189,7 +185,7 @@ def running(data: Path, model: Path, ros_domain: int, tmp_path: Path) -> Iterato
     arguments = ["--out", out, "--data", data, "--model", model, "--rate", 0.2, "--domain", ros_domain]
     command = [sys.executable, "-m", "spectradino_ros.demo", *map(str, arguments)]
     demo = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_signals
     )  # fmt: skip
     end = time.monotonic() + 60
     while len(children(demo.pid)) < 2 and time.monotonic() < end:
