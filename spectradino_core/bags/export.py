@@ -18,8 +18,8 @@ import heapq
 import json
 import logging
 import os
+import secrets
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -117,14 +117,16 @@ def export_frames(
     _check_out(out, options.overwrite)
     with options.reader(bag) as reader:
         run = _Run(reader, model, options)
-        # A fresh folder, so that what a killed run left behind is not taken over.
-        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+        # A fresh folder, so that what a killed run left behind is not taken over. Its name is known before it exists,
+        # as a signal may end the command while it is created.
+        scratch = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
         try:
+            scratch.mkdir()
             written = run.write(scratch / "new", tick)
             _check_out(out, options.overwrite)  # it may have appeared meanwhile
             _replace(out, scratch / "new", scratch / "old")
         finally:
-            if not (scratch / "old").exists():  # an export that could not be moved back
+            if scratch.exists() and not (scratch / "old").exists():  # an export that could not be moved back
                 shutil.rmtree(scratch)
     return written._replace(path=out)
 

@@ -113,9 +113,11 @@ class BagWriter:
                     writer.close()
                     self._settle(writer.path)
         finally:
-            with suppress(Exception):  # also closes the file of a failed write; nothing, if it is closed
-                writer.abort()
-            self._discard()
+            try:
+                with suppress(Exception):  # also closes the file of a failed write; nothing, if it is closed
+                    writer.abort()
+            finally:  # a signal may end the command in abort
+                self._discard()
 
     def add(self, topic: str, kind: str, latched: bool = False) -> None:
         """Declare a topic of a type such as "sensor_msgs/msg/Image"; `latched`: with transient-local QoS.

@@ -71,7 +71,7 @@ class LoopOptions:
         if self.amp not in _PRECISIONS:
             raise ValueError(f"unknown precision {self.amp!r}: choose one of {', '.join(_PRECISIONS)}")
         if min(self.steps, self.checkpoint_every, self.log_every, self.keep, self.grad_accum) < 1:
-            raise ValueError("steps, checkpoint_every, log_every, keep and grad_accum must be at least 1")
+            raise ValueError("steps, checkpoint_every, log_every, keep and grad_accum must be 1 or more")
 
 
 def learning_rate(step: int, options: LoopOptions) -> float:

@@ -132,7 +132,7 @@ class FinetuneRecipe:
         if self.mode not in MODES:
             raise ValueError(f"unknown fine-tuning mode {self.mode!r}: choose one of {', '.join(MODES)}")
         if set(self.lr) != set(LR_GROUPS) or min(self.lr.values()) < 0:
-            raise ValueError(f"learning rates {self.lr}: give one of at least 0 for each of {', '.join(LR_GROUPS)}")
+            raise ValueError(f"learning rates {self.lr}: give one of 0 or more for each of {', '.join(LR_GROUPS)}")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay must be in (0, 1], not {self.layer_decay}")
         if any(weight <= 0 for _, weight in self.mix):

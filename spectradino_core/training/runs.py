@@ -159,7 +159,8 @@ def resumed_record(folder: Path, content: Mapping[str, Any], step: int, override
     if not step or not path.is_file():
         return record
     stored = parse_json(path.read_text(encoding="utf-8"), str(path))
-    stored |= {"recipe": with_current_names(stored.get("recipe"))} if "recipe" in stored else {}
+    if "recipe" in stored:
+        stored["recipe"] = with_current_names(stored["recipe"])
     # A loss that an earlier version did not know had no weight.
     then = {entry: 0.0 for entry in now if entry.startswith("recipe.weights.")} | _entries(stored)
     changed = changed_entries(then, now)

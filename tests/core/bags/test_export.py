@@ -461,3 +461,17 @@ def test_a_data_set_of_ones_own_is_never_overwritten(bag, model, tmp_path, capsy
     assert main(words) == 1
     assert "may be a data set of your own" in capsys.readouterr().err
     assert files(out) == before
+
+
+def test_a_signal_while_the_folder_is_created_leaves_nothing(bag, tmp_path, monkeypatch):
+    mkdir = Path.mkdir
+
+    def signalled(self: Path, *args: Any, **kwargs: Any) -> None:
+        mkdir(self, *args, **kwargs)
+        if self.suffix == ".part":
+            raise SystemExit(143)
+
+    monkeypatch.setattr(Path, "mkdir", signalled)
+    with pytest.raises(SystemExit):
+        export_frames(bag, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []

@@ -59,14 +59,17 @@ def test_an_exception_leaves_nothing_and_keeps_what_was_there(tmp_path):
         assert [m.message.data for m in reader.messages("/a")] == ["new"]
 
 
-def test_a_signal_while_the_file_is_opened_leaves_nothing(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("moment", "left"), [("open", []), ("close", []), ("abort", ["bag.mcap"])])
+def test_a_signal_at_any_moment_leaves_the_whole_bag_or_nothing(tmp_path, monkeypatch, moment, left):
+    """`abort` also follows the end of a complete bag."""
+
     def signalled(self: object) -> None:
         raise SystemExit(143)
 
-    monkeypatch.setattr(Writer, "open", signalled)
+    monkeypatch.setattr(Writer, moment, signalled)
     with pytest.raises(SystemExit), BagWriter(tmp_path / "bag.mcap"):
         pass
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == left
 
 
 def test_a_bag_that_can_not_take_its_place_leaves_the_one_before(tmp_path, monkeypatch):

@@ -47,7 +47,7 @@ def refusals(disks: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return {name: lines[2 * index : 2 * index + 2] for index, name in enumerate(SAVERS)}
 
 
-@pytest.mark.slow  # a process that mounts a disk; test_writer.py fills one faster
+@pytest.mark.slow  # each library, in a process that mounts a disk; test_writer.py tests the error of one
 @pytest.mark.parametrize("saver", SAVERS)
 def test_every_writer_reports_a_full_disk(refusals: dict[str, list[str]], saver: str) -> None:
     """Each library reports it in its own way, or not at all."""
