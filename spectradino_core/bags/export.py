@@ -18,7 +18,6 @@ import heapq
 import json
 import logging
 import os
-import secrets
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -35,7 +34,7 @@ from spectradino_core.bags.ground_truth import in_seconds
 from spectradino_core.bags.reader import BagReader, describe_intake
 from spectradino_core.bags.replay import Replay, ReplayOptions, ReplayResult, SkippingEngine
 from spectradino_core.bags.selection import Selection, Selector, disagreement
-from spectradino_core.bags.writer import replace_folder
+from spectradino_core.bags.writer import discard_scratch, replace_folder, scratch_folder
 from spectradino_core.calibration.registration import Registration
 from spectradino_core.drawing import encoded
 from spectradino_core.files import make_folder, write_error
@@ -119,15 +118,14 @@ def export_frames(
         run = _Run(reader, model, options)
         # A fresh folder, so that what a killed run left behind is not taken over. Its name is known before it exists,
         # as a signal may end the command while it is created.
-        scratch = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
+        scratch = scratch_folder(out)
         try:
             scratch.mkdir()
             written = run.write(scratch / "new", tick)
             _check_out(out, options.overwrite)  # it may have appeared meanwhile
             _replace(out, scratch / "new", scratch / "old")
         finally:
-            if scratch.exists() and not (scratch / "old").exists():  # an export that could not be moved back
-                shutil.rmtree(scratch)
+            discard_scratch(scratch, scratch / "new", scratch / "old")
     return written._replace(path=out)
 
 

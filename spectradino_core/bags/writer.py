@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -83,18 +84,15 @@ class BagWriter:
             )
         self._storage, self._compression = storage, compression
         self.path = replaced_path(self.path)
-        self._scratch = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self._scratch = scratch_folder(self.path)
         self._writer: Writer | None = None
         self._connections: dict[str, Connection] = {}
 
     def __enter__(self) -> BagWriter:
-        self._discard()
         try:
             with self._writing():
                 self._scratch.mkdir(parents=True)
-                # rosbags names the file after the folder, and metadata.yaml names the file
-                name = self.path.stem if self._is_file else self.path.name
-                writer = Writer(self._scratch / name, version=_VERSION, storage_plugin=_PLUGINS[self._storage])
+                writer = Writer(self._new, version=_VERSION, storage_plugin=_PLUGINS[self._storage])
                 if self._compression != "none":
                     writer.set_compression(COMPRESSIONS[self._compression], CompressionFormat.ZSTD)
                 writer.open()
@@ -164,12 +162,21 @@ class BagWriter:
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
         if self.path.is_dir():
-            replace_folder(self.path, whole, self._scratch / "before")
+            replace_folder(self.path, whole, self._before)
         else:
             os.replace(whole, self.path)
 
+    @property
+    def _new(self) -> Path:
+        """Folder of the bag while it is written: rosbags names the file after it, and metadata.yaml names the file."""
+        return self._scratch / (self.path.stem if self._is_file else self.path.name)
+
+    @property
+    def _before(self) -> Path:
+        return self._scratch / ".before"
+
     def _discard(self) -> None:
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        discard_scratch(self._scratch, self._new, self._before)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -182,12 +189,24 @@ class BagWriter:
 
 def replace_folder(path: Path, new: Path, backup: Path) -> None:
     """Move `new` to `path`, and the folder there to `backup`; or move it back if that fails."""
-    path.rename(backup)
     try:
+        path.rename(backup)
         new.rename(path)
-    except BaseException:
-        backup.rename(path)
+    except BaseException:  # also a signal during either
+        if backup.exists() and not path.exists():
+            backup.rename(path)
         raise
+
+
+def scratch_folder(path: Path) -> Path:
+    """Return a name beside `path` that no other run has."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+
+
+def discard_scratch(scratch: Path, new: Path, backup: Path) -> None:
+    """Remove a scratch folder, unless it holds both folders of `replace_folder`: then nothing is in their place."""
+    if not (backup.exists() and new.exists()):
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _qos(latched: bool) -> Qos:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -407,6 +408,41 @@ def test_an_export_stays_if_the_new_one_can_not_take_its_place(bag, tmp_path, mo
         export_frames(bag, out, None, ExportOptions(selection=Selection(limit=1), overwrite=True))
     assert files(out) == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_signal_while_an_export_is_replaced_leaves_one_of_them(bag, tmp_path, monkeypatch, number):
+    """After the first or the second rename, where Python runs the handler."""
+    out, rename, calls = tmp_path / "out", Path.rename, []
+    export_frames(bag, out, None, ExportOptions(selection=ALL))
+
+    def signalled(path: Path, target: Path) -> None:
+        rename(path, target)
+        calls.append(path)
+        if len(calls) == number:
+            raise SystemExit(143)
+
+    monkeypatch.setattr(Path, "rename", signalled)
+    with pytest.raises(SystemExit):
+        export_frames(bag, out, None, ExportOptions(selection=Selection(every_s=0, limit=1), overwrite=True))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert len(stamps(out)) == (8 if number == 1 else 1)
+
+
+def test_a_signal_while_the_former_export_is_removed_leaves_the_new_one(bag, tmp_path, monkeypatch):
+    out, rmtree = tmp_path / "out", shutil.rmtree
+    export_frames(bag, out, None, ExportOptions(selection=ALL))
+
+    def signalled(path: Path, **options: Any) -> None:
+        if path.name == "old":
+            raise SystemExit(143)
+        rmtree(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", signalled)
+    with pytest.raises(SystemExit):
+        export_frames(bag, out, None, ExportOptions(selection=Selection(every_s=0, limit=1), overwrite=True))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert len(stamps(out)) == 1
 
 
 def test_an_export_is_not_lost_if_another_takes_its_place_meanwhile(bag, tmp_path, monkeypatch):

@@ -94,6 +94,25 @@ def test_a_bag_that_can_not_take_its_place_leaves_the_one_before(tmp_path, monke
     assert [p.name for p in tmp_path.iterdir()] == ["bag"]
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_signal_while_a_bag_is_replaced_leaves_one_of_them(tmp_path, monkeypatch, number):
+    """After the first or the second rename, where Python runs the handler."""
+    old = bytes_of(record(tmp_path / "bag", pairs(2)))
+    rename, calls = Path.rename, []
+
+    def signalled(source: Path, target: Path) -> None:
+        rename(source, target)
+        calls.append(source)
+        if len(calls) == number:
+            raise SystemExit(143)
+
+    monkeypatch.setattr(Path, "rename", signalled)
+    with pytest.raises(SystemExit), BagWriter(tmp_path / "bag", overwrite=True) as writer:
+        writer.add("/a", "std_msgs/msg/String")
+    assert [p.name for p in tmp_path.iterdir()] == ["bag"]
+    assert (bytes_of(tmp_path / "bag") == old) is (number == 1)
+
+
 def test_a_folder_that_is_no_bag_is_never_replaced(tmp_path):
     """`--out drives --overwrite` would have deleted the folder of recordings."""
     record(tmp_path / "drives" / "monday", pairs(2))
