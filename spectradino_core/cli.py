@@ -9,8 +9,9 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout
+from typing import Any
 
 from spectradino_core.commands import (
     ablate,
@@ -55,7 +56,7 @@ def _run(argv: list[str]) -> int:
         at = argv.index("evaluate")
         argv[at : at + 2] = [evaluate_retrieval.NAME]
     try:
-        parser = _parser()
+        parser = _parser(argv[0] if argv else None)
     except ImportError as error:
         print(f"spectradino: error: {_import_error(error)}", file=sys.stderr)
         return 1
@@ -101,23 +102,19 @@ def _import_error(error: ImportError) -> str:
     return f"the Python module {name} is missing: pip install 'spectradino_ros[{extra}]'"
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(name: str | None = None) -> argparse.ArgumentParser:
+    """Build the parser of one command only, as a command line needs no other, or of all if `name` is none of them."""
     parser = Parser(prog="spectradino", description="One vision backbone for RGB and infrared.")
     parser.add_argument(
         "--log-level", default="info", choices=("debug", "info", "warning"), help="default: %(default)s"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_COMMANDS[name],) if name in _COMMANDS else _COMMANDS.values():
+        add(commands)
+    return parser
 
-    data.add(commands)
-    pretrain.add(commands)
-    finetune.add(commands)
-    ablate.add(commands)
-    evaluate.add(commands)
-    evaluate_retrieval.add(commands)
-    bag.add(commands)
-    bench.add(commands)
-    calibrate.add(commands)
 
+def _add_export(commands: Any) -> None:
     command = commands.add_parser("export", help="export a checkpoint to a model file for the robot (ONNX)")
     model = add_option(command, "--model", " (.safetensors) of a fine-tuning run", required=True)
     out = add_option(command, "--out", ": model file (.onnx)", required=True, metavar="FILE")
@@ -143,13 +140,28 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.set_defaults(run=_export)
 
-    convert.add(commands)
 
+def _add_info(commands: Any) -> None:
     command = commands.add_parser("info", help="show the metadata of a model file or checkpoint")
     model = add_option(command, "--model", " or checkpoint", required=True)
     add_former(command, model, "model")
     command.set_defaults(run=_info)
-    return parser
+
+
+_COMMANDS: dict[str | None, Callable[[Any], None]] = {
+    "data": data.add,
+    "pretrain": pretrain.add,
+    "finetune": finetune.add,
+    "ablate": ablate.add,
+    "evaluate": evaluate.add,
+    evaluate_retrieval.NAME: evaluate_retrieval.add,
+    "bag": bag.add,
+    "bench": bench.add,
+    "calibrate": calibrate.add,
+    "export": _add_export,
+    "convert": convert.add,
+    "info": _add_info,
+}
 
 
 def _export(options: argparse.Namespace) -> int:

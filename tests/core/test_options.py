@@ -7,6 +7,7 @@ import math
 import shlex
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -233,6 +234,12 @@ def test_former_names_are_hidden_and_no_names_elsewhere() -> None:
     assert {name for _, name in former()} & named == REUSED
 
 
+@cache
+def parsers_by_name() -> dict[str, argparse.ArgumentParser]:
+    """Return parsers that the tests of former names share, as former names forget what is required."""
+    return {name_of(parser): parser for parser in parsers()}
+
+
 def sample(action: argparse.Action) -> list[str]:
     """Return a value of the option for the command line."""
     if action.nargs == 0:
@@ -245,7 +252,7 @@ def sample(action: argparse.Action) -> list[str]:
 @pytest.mark.parametrize(("command", "name"), former())
 def test_former_name_works_and_warns_in_one_line(command: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     def parse(is_former: bool) -> dict[str, object]:
-        parser = next(parser for parser in parsers() if name_of(parser) == command)
+        parser = parsers_by_name()[command]
         own = next(action for action in parser._actions if name in action.option_strings)
         assert isinstance(own, _Former)
         for action in parser._actions:

@@ -28,6 +28,7 @@ from spectradino_core.evaluation.sets import FolderSet
 from spectradino_core.modality import Modality
 from spectradino_core.scenes import BOX_CLASSES, MASK_CLASSES
 from spectradino_core.training.recipes import box_real
+from tests.examples import examples
 
 
 class Constant:
@@ -96,7 +97,7 @@ def test_a_pool_of_scenes_repeats_and_an_endless_source_does_not():
 
 def test_training_never_sees_the_seeds_of_tests():
     source = ScenePairs.training(Modality.LWIR, (80, 64))
-    seeds = [int(drawn(source, i).name.split()[1]) for i in range(20)]
+    seeds = [int(drawn(source, i).name.split()[1]) for i in range(examples(20))]
     assert max(seeds) < FIRST_TEST_SEED
 
 

@@ -126,7 +126,11 @@ def test_whole_instance_norm_of_stem_stays_in_fp32(exported):
     assert {kinds[node.output[0]] for node in half.graph.node if node.name in norm} == {np.dtype(np.float32)}
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    "precision",
+    # slow: fp32 is the same graph with fused attention, which has a test of its own
+    [pytest.param(one, marks=pytest.mark.slow) if one == "fp32" else one for one in PRECISIONS],
+)
 def test_preprocessing_of_raw_inputs_is_not_converted(exported, tmp_path, pairs, precision):
     """Conversions of both input forms give bitwise equal results."""
     raw = exported.with_name("raw.onnx")

@@ -31,8 +31,9 @@ from spectradino_core.training.recipes import smoke
 from tests.core.training.squares import Squares
 
 
+# slow: the size of the backbone changes nothing of what differs by data set.
 @pytest.mark.parametrize("name", BENCHMARKS)
-@pytest.mark.parametrize("variant", ["test", "b", "g"])
+@pytest.mark.parametrize("variant", ["test", *(pytest.param(name, marks=pytest.mark.slow) for name in ("b", "g"))])
 def test_every_benchmark_has_a_recipe_that_can_be_built(name, variant):
     benchmark, recipe = find_benchmark(name), downstream_recipe(name, variant=variant)
     with torch.device("meta"):
