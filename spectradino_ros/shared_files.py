@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from spectradino_core.runtime.bundle import BundleError
+from spectradino_core.text import printable
 
 _PACKAGE = "spectradino_ros"
 _DEFAULT_BAND = "lwir"
@@ -40,18 +41,31 @@ def find_shared(relative: str) -> Path:
 
 
 def resolve_model(model: str, band: str = "") -> Path:
-    """Return the path of the model file `model`, with `~` for the home folder; "": the bundled one for `band`, "" LWIR.
+    """Return the path of the model file to serve.
+
+    Args:
+        model: path, with `~` for the home folder; a name without folder and suffix, such as "lwir_box_large": a bundled
+            model; "": the bundled one for `band`.
+        band: "" for LWIR.
 
     Raises:
-        BundleError: the bundled model is not installed; the message lists where it was looked for.
+        BundleError: no bundled model has the name; the message lists the others, and where it was looked for.
     """
-    if model:
+    if model and (Path(model).name != model or Path(model).suffix):
         return Path(os.path.expanduser(model))
-    band = band or _DEFAULT_BAND
-    try:
-        return find_shared(f"models/{band}_box.onnx")
-    except FileNotFoundError as error:
-        raise BundleError(
-            f"no bundled model for {band.upper()}: {error}. "
-            "Install the package with its models, or give a model file (parameter or launch argument 'model')"
-        ) from None
+    name = model or f"{band or _DEFAULT_BAND}_box"
+    found = _bundled_models()
+    if name in found:
+        return found[name]
+    paths = ", ".join(map(str, candidates(f"models/{printable(name, 60)}.onnx")))
+    others = f" (there are {', '.join(sorted(found))})" if found else ""
+    raise BundleError(
+        f"no bundled model at any of {paths}{others}. "
+        "Install the package with its models, or give a model file (.onnx; parameter or launch argument 'model')"
+    )
+
+
+def _bundled_models() -> dict[str, Path]:
+    """Return the model files by name, without companions such as lwir_box.reuse.onnx."""
+    files = [path for folder in reversed(candidates("models")) for path in folder.glob("*.onnx")]
+    return {path.stem: path for path in files if "." not in path.stem}

@@ -101,7 +101,11 @@ _configured = partial(_parameter, when=When.CONFIGURE)
 class Settings:
     """Values of the node's parameters. Immutable, so that another thread sees a change completely or not at all."""
 
-    model: str = _configured("", "Model file (.onnx) to serve. Empty: the bundled model for infrared_band.")
+    model: str = _configured(
+        "",
+        "Model file (.onnx) to serve, or the name of a bundled model, such as lwir_box_large. Empty: the bundled model "
+        "for infrared_band.",
+    )
     infrared_band: str = _configured(
         "",
         "Band of the infrared camera; a model for another band is refused. Empty: any band.",

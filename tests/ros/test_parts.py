@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from time import monotonic
 
 import numpy as np
@@ -274,6 +275,25 @@ def test_a_missing_bundled_model_is_reported_with_all_searched_paths(tmp_path, m
     assert resolve_model("", band) == places[1]
     assert str(resolve_model("~/mine.onnx", band)).endswith("/mine.onnx")
     assert "~" not in str(resolve_model("~/mine.onnx", band))
+
+
+def test_a_bundled_model_is_given_by_its_name(tmp_path, monkeypatch):
+    folders = [tmp_path / "first", tmp_path / "second"]
+    monkeypatch.setattr(shared_files, "candidates", lambda relative: [folder / relative for folder in folders])
+    for path in ("first/models/lwir_box.onnx", "second/models/lwir_box.onnx", "second/models/lwir_box_large.onnx"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    (tmp_path / "second/models/lwir_box.reuse.onnx").touch()
+    assert resolve_model("lwir_box") == tmp_path / "first/models/lwir_box.onnx"
+    assert resolve_model("lwir_box_large", "nir") == tmp_path / "second/models/lwir_box_large.onnx"
+    for path in ("./lwir_box", "models/lwir_box", "lwir_box.onnx"):
+        assert resolve_model(path) == Path(path)
+    for name in ("lwir_box_larg", "lwir_box\0", "x" * 10_000, ".."):
+        with pytest.raises(
+            BundleError, match=r"no bundled model at any of .*\(there are lwir_box, lwir_box_large\)"
+        ) as caught:
+            resolve_model(name)
+        assert len(str(caught.value)) < 2_000
 
 
 def test_a_jump_of_time_at_a_dropped_capture_reaches_the_next_one(monkeypatch):
