@@ -3,12 +3,13 @@
     python -m benchmarks.input_sizes --model models/lwir_box.safetensors --input-size 392x308 504x392 560x434 644x504 \\
         --data path/to/data/msrs_rgb_lwir path/to/data/roadscene_rgb_lwir --device cpu openvino
 
-Writes results/input_sizes_<model>.csv: a row for each size, with the fused mAP50 of each val split, and the engine time
-on each device, measured in turns.
+Writes results/input_sizes_<model>.csv with a row for each size: mAP50 of each val split, with all streams that its
+images have, on the first device; and the engine's median time on each device, measured in turns.
 """
 
 from __future__ import annotations
 
+import math
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -21,15 +22,34 @@ from spectradino_core.data.scene_sets import ScenePairs
 from spectradino_core.evaluation.scorer import score_samples
 from spectradino_core.evaluation.sets import FolderSet, LabelledSet
 from spectradino_core.export.onnx_model import export
+from spectradino_core.files import check_folder
 from spectradino_core.models.perception_checkpoint import load_perception
 from spectradino_core.options import COUNT
+from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.engine import Engine, warm_up
 from spectradino_core.runtime.engines import DEVICES, open_engine
 from spectradino_core.runtime.pipeline import Pipeline
 
 
+def sets_of(folders: list[Path], scenes: int | None, info: ModelInfo) -> dict[str, LabelledSet]:
+    """Open the labelled sets by name.
+
+    Raises:
+        ValueError: two sets have one name, or the model detects nothing.
+    """
+    if not info.box_classes and (folders or scenes):
+        raise ValueError(f"model {info.name} has no box classes: omit --data and --scenes to measure the time alone")
+    sets: dict[str, LabelledSet] = {"scenes": ScenePairs.held_out("report", scenes, info.infrared)} if scenes else {}
+    for folder in folders:
+        name = folder.resolve().name
+        if name in sets:
+            raise ValueError(f"two sets are called {name}, by which results are told apart: rename {folder}")
+        sets[name] = FolderSet(folder, "val", info.infrared, info.box_classes, info.mask_classes)
+    return sets
+
+
 def timed(engines: dict[tuple[str, str], Engine], rounds: int) -> dict[tuple[str, str], float]:
-    """Return the median milliseconds of each engine; all run in turns, and first once to allocate memory."""
+    """Return the median milliseconds of each engine, interleaved, after a warm-up round."""
     times: dict[tuple[str, str], list[float]] = {case: [] for case in engines}
     for count in range(rounds + 1):
         for case, engine in engines.items():
@@ -50,40 +70,41 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=COUNT, default=20, help="timed passes (default: %(default)s)")
     options = parser.parse_args(arguments)
 
+    check_folder(options.out)
     model, info = load_perception(options.model)
-    sizes = {text: parse_size(text, model.architecture.vit.patch) for text in options.input_size}
-    sets: dict[str, LabelledSet] = {
-        f.name: FolderSet(f, "val", info.infrared, info.box_classes, info.mask_classes) for f in options.data
-    }
-    if options.scenes:
-        sets["scenes"] = ScenePairs.held_out("report", options.scenes, info.infrared)
+    sizes = dict.fromkeys(parse_size(text, model.architecture.vit.patch) for text in options.input_size)
+    sets = sets_of(options.data, options.scenes, info)
     rows: list[dict[str, object]] = []
+    by_class: list[dict[str, object]] = []
     engines: dict[tuple[str, str], Engine] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for text, size in sizes.items():
+        for size in sizes:
+            text = f"{size[0]}x{size[1]}"
             path = Path(folder) / f"{text}.onnx"
             export(model, info.with_(input_size=size), path, list(ScenePairs.held_out("report", 2, info.infrared)))
             engines |= {
                 (text, name): open_engine(path, device=name, threads=options.threads) for name in options.device
             }
             row: dict[str, object] = {"input": text}
+            classes: dict[str, object] = {}
             for name, labelled in sets.items():
                 scores = score_samples(Pipeline(engines[text, options.device[0]], smoothing=None), labelled.samples())
-                row[name] = 100 * scores["map50"]
-                row |= {f"{name} {label}": 100 * value for label, value in scores["ap50"].items()}
-            show(row)
+                if math.isnan(scores["map50"]):
+                    raise ValueError(f"{name} labels no boxes of {', '.join(info.box_classes)}: omit it")
+                row[f"{name}_map50"] = 100 * scores["map50"]
+                classes |= {f"{name}_{label}": 100 * value for label, value in scores["ap50"].items()}
+            show(row | classes)
             rows.append(row)
+            by_class.append(classes)
         times = timed(engines, options.rounds)
     for row in rows:
-        row |= {f"{device} ms": times[str(row["input"]), device] for device in options.device}
+        row |= {f"{device}_ms": times[str(row["input"]), device] for device in options.device}
     path = options.out / f"input_sizes_{options.model.stem}.csv"
-    facts = {"threads": str(options.threads), "rounds": str(options.rounds), "scenes": str(options.scenes)}
-    write_table(path, describe() | facts, rows)
-    print(
-        markdown(
-            [{key: value for key, value in row.items() if key.count(" ") == 0 or key.endswith("ms")} for row in rows]
-        )
-    )
+    facts = {"model": info.name, "threads": str(options.threads), "rounds": str(options.rounds)}
+    facts |= {"scenes": str(options.scenes)} if options.scenes else {}
+    facts |= {f"engine of {device}": engines[text, device].label for device in options.device}
+    write_table(path, describe() | facts, [row | classes for row, classes in zip(rows, by_class, strict=True)])
+    print(markdown(rows))
     print(path)
     return 0
 

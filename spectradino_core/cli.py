@@ -103,7 +103,7 @@ def _import_error(error: ImportError) -> str:
 
 
 def _parser(name: str | None = None) -> argparse.ArgumentParser:
-    """Build the parser of one command only, as a command line needs no other, or of all if `name` is none of them."""
+    """Build the parser of a command, or of all commands if `name` is none of them."""
     parser = Parser(prog="spectradino", description="One vision backbone for RGB and infrared.")
     parser.add_argument(
         "--log-level", default="info", choices=("debug", "info", "warning"), help="default: %(default)s"

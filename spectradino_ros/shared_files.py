@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
 from spectradino_core.runtime.bundle import BundleError
-from spectradino_core.text import printable
+from spectradino_core.text import one_line
 
 _PACKAGE = "spectradino_ros"
 _DEFAULT_BAND = "lwir"
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def candidates(relative: str) -> list[Path]:
@@ -44,28 +46,35 @@ def resolve_model(model: str, band: str = "") -> Path:
     """Return the path of the model file to serve.
 
     Args:
-        model: path, with `~` for the home folder; a name without folder and suffix, such as "lwir_box_large": a bundled
-            model; "": the bundled one for `band`.
+        model: a path, with `~` for the home folder; the name of a bundled model, such as "lwir_box_large"; "": the
+            bundled one for `band`.
         band: "" for LWIR.
 
     Raises:
-        BundleError: no bundled model has the name; the message lists the others, and where it was looked for.
+        BundleError: no bundled model has this name, or `model` can't be a path.
     """
-    if model and (Path(model).name != model or Path(model).suffix):
-        return Path(os.path.expanduser(model))
+    if model and (not _NAME.fullmatch(model) or Path(model).is_file()):
+        try:
+            return Path(os.path.expanduser(model))
+        except ValueError as error:
+            raise BundleError(f"{one_line(model)} can't be the path of a model file: {error}") from None
     name = model or f"{band or _DEFAULT_BAND}_box"
-    found = _bundled_models()
-    if name in found:
-        return found[name]
-    paths = ", ".join(map(str, candidates(f"models/{printable(name, 60)}.onnx")))
-    others = f" (there are {', '.join(sorted(found))})" if found else ""
-    raise BundleError(
-        f"no bundled model at any of {paths}{others}. "
-        "Install the package with its models, or give a model file (.onnx; parameter or launch argument 'model')"
-    )
+    try:
+        return find_shared(f"models/{name}.onnx")
+    except FileNotFoundError as error:
+        known = f" Available: {', '.join(names)}." if (names := _bundled_models()) else ""
+        raise BundleError(
+            f"no bundled model {name!r}: {error}.{known} "
+            "Install the package with its models, or give a model file (.onnx; parameter or launch argument 'model')"
+        ) from None
 
 
-def _bundled_models() -> dict[str, Path]:
-    """Return the model files by name, without companions such as lwir_box.reuse.onnx."""
-    files = [path for folder in reversed(candidates("models")) for path in folder.glob("*.onnx")]
-    return {path.stem: path for path in files if "." not in path.stem}
+def _bundled_models() -> list[str]:
+    """Return the names of installed models, without companions such as lwir_box.reuse.onnx."""
+    names: set[str] = set()
+    for folder in candidates("models"):
+        try:
+            names |= {path.stem for path in folder.glob("*.onnx") if _NAME.fullmatch(path.stem)}
+        except OSError:
+            continue  # a folder that can't be read
+    return sorted(names)

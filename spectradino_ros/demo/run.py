@@ -78,7 +78,7 @@ def _parse(args: Sequence[str] | None) -> argparse.Namespace:
     limit = add_option(parser, "--limit", f" (default: all of --data, or {_SCENES} scenes)")
     add_former(parser, limit, "--pairs")
     parser.add_argument("--rate", type=RATE, help="pairs per second (default: adapted to the node)")
-    add_option(parser, "--model", " (.onnx; default: the bundled model)", type=str, default="")
+    add_option(parser, "--model", " (.onnx), or the name of a bundled model (default: lwir_box)", type=str, default="")
     add_option(parser, "--device", " (default: %(default)s)", default="auto", choices=DEVICES)
     parser.add_argument(
         "--domain", type=Number(int, 0, 232), help="ROS_DOMAIN_ID of the demo (default: from the process id)"

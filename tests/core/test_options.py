@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from spectradino_core.bags.evaluation_options import SWEEPS
-from spectradino_core.cli import _parser, main
+from spectradino_core.cli import _COMMANDS, _parser, main
 from spectradino_core.commands import evaluate_retrieval
 from spectradino_core.options import CONCEPTS, Parser, _Former, add_former, add_option, refuse
 
@@ -234,9 +234,18 @@ def test_former_names_are_hidden_and_no_names_elsewhere() -> None:
     assert {name for _, name in former()} & named == REUSED
 
 
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_a_parser_of_one_command_is_that_of_all(name: str) -> None:
+    alone, of_all = ({name_of(one): one for one in parsers(_parser(command))} for command in (name, None))
+    names = alone.keys() - {"spectradino"}
+    assert names
+    assert names < of_all.keys()
+    assert all(alone[one].format_help() == of_all[one].format_help() for one in names)
+
+
 @cache
 def parsers_by_name() -> dict[str, argparse.ArgumentParser]:
-    """Return parsers that the tests of former names share, as former names forget what is required."""
+    """Return parsers for tests of former names, which may leave required options optional."""
     return {name_of(parser): parser for parser in parsers()}
 
 

@@ -128,7 +128,7 @@ def test_whole_instance_norm_of_stem_stays_in_fp32(exported):
 
 @pytest.mark.parametrize(
     "precision",
-    # slow: fp32 is the same graph with fused attention, which has a test of its own
+    # slow: fp32 is the same graph with fused attention, which is tested above
     [pytest.param(one, marks=pytest.mark.slow) if one == "fp32" else one for one in PRECISIONS],
 )
 def test_preprocessing_of_raw_inputs_is_not_converted(exported, tmp_path, pairs, precision):

@@ -199,6 +199,8 @@ def test_other_positions_and_families_are_rejected(tmp_path: Path) -> None:
     config = library_config(SMALL) | {"model_type": "dinov3_vit", "rope_theta": 50.0}
     (tmp_path / "folder").mkdir()
     save_file(state, tmp_path / "folder" / "model.safetensors")
+    (tmp_path / "folder" / "config.json").write_text(json.dumps(config | {"rope_theta": 100.0}))
+    load_dinov2(vit, tmp_path / "folder")
     (tmp_path / "folder" / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="rotary positions of base 50.0, not 100"):
         read_dinov2(tmp_path / "folder")

@@ -31,7 +31,7 @@ from spectradino_core.training.recipes import smoke
 from tests.core.training.squares import Squares
 
 
-# slow: the size of the backbone changes nothing of what differs by data set.
+# slow: recipes differ by data set, not by size of the backbone.
 @pytest.mark.parametrize("name", BENCHMARKS)
 @pytest.mark.parametrize("variant", ["test", *(pytest.param(name, marks=pytest.mark.slow) for name in ("b", "g"))])
 def test_every_benchmark_has_a_recipe_that_can_be_built(name, variant):
