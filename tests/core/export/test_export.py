@@ -205,7 +205,7 @@ def test_unavailable_device_is_rejected(exported):
         open_engine(folder / "m.onnx", device="tpu")
 
 
-@pytest.mark.parametrize("name", ["lwir_box", "nir_box", "swir_box"])
+@pytest.mark.parametrize("name", ["lwir_box", "lwir_box_large", "nir_box", "swir_box"])
 def test_bundled_models_load_in_oldest_runtime(repository, name):
     graph = onnx.load(str(repository / "models" / f"{name}.onnx"))
     assert graph.ir_version <= IR_VERSION
