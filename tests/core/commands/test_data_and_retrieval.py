@@ -230,6 +230,7 @@ def published(tmp_path_factory) -> dict[str, tuple[Path, Path]]:
     return made
 
 
+@pytest.mark.slow  # data/test_layouts.py covers the layouts
 def test_manifests_of_published_layouts(published):
     nyu, ade, imagenet = (read_manifest(fit) for fit, _ in published.values())
     assert [len(nyu), len(ade), len(imagenet)] == [44, 44, 44]
@@ -257,6 +258,7 @@ def test_probes_on_published_sets(published, backbone, tmp_path, capsys):
     assert "depth or segmentation maps of one kind" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # evaluation/test_representations.py covers the classifier
 @pytest.mark.usefixtures("undrawn_curves")
 def test_neighbours_on_published_sets(published, backbone, tmp_path):
     fit, tested = map(str, published["imagenet"])

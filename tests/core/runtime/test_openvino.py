@@ -158,7 +158,16 @@ def test_without_a_place_for_a_cache_the_model_is_compiled_each_time(blob, tmp_p
 
 
 @installed
-@pytest.mark.parametrize("damage", ["truncated", "one bit", "empty", "of another program", "a folder"])
+@pytest.mark.parametrize(
+    "damage",
+    # slow: they differ from the truncated file only in their content
+    [
+        "truncated",
+        "one bit",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("empty", "of another program")),
+        "a folder",
+    ],
+)
 def test_a_damaged_cache_is_made_again(blob, cache, damage, caplog):
     engine = open_engine(blob, "openvino", 1)
     (cached,) = caches(cache)
