@@ -43,7 +43,7 @@ def sets_of(folders: list[Path], scenes: int | None, info: ModelInfo) -> dict[st
     for folder in folders:
         name = folder.resolve().name
         if name in sets:
-            raise ValueError(f"two sets are called {name}, by which results are told apart: rename {folder}")
+            raise ValueError(f"two sets are called {name}, the name of their columns: rename {folder}")
         sets[name] = FolderSet(folder, "val", info.infrared, info.box_classes, info.mask_classes)
     return sets
 

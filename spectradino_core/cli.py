@@ -56,7 +56,7 @@ def _run(argv: list[str]) -> int:
         at = argv.index("evaluate")
         argv[at : at + 2] = [evaluate_retrieval.NAME]
     try:
-        parser = _parser(argv[0] if argv else None)
+        parser = _parser(argv[0] if argv else "")
     except ImportError as error:
         print(f"spectradino: error: {_import_error(error)}", file=sys.stderr)
         return 1
@@ -102,7 +102,7 @@ def _import_error(error: ImportError) -> str:
     return f"the Python module {name} is missing: pip install 'spectradino_ros[{extra}]'"
 
 
-def _parser(name: str | None = None) -> argparse.ArgumentParser:
+def _parser(name: str = "") -> argparse.ArgumentParser:
     """Build the parser of a command, or of all commands if `name` is none of them."""
     parser = Parser(prog="spectradino", description="One vision backbone for RGB and infrared.")
     parser.add_argument(
@@ -148,7 +148,7 @@ def _add_info(commands: Any) -> None:
     command.set_defaults(run=_info)
 
 
-_COMMANDS: dict[str | None, Callable[[Any], None]] = {
+_COMMANDS: dict[str, Callable[[Any], None]] = {
     "data": data.add,
     "pretrain": pretrain.add,
     "finetune": finetune.add,

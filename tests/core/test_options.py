@@ -236,7 +236,7 @@ def test_former_names_are_hidden_and_no_names_elsewhere() -> None:
 
 @pytest.mark.parametrize("name", _COMMANDS)
 def test_a_parser_of_one_command_is_that_of_all(name: str) -> None:
-    alone, of_all = ({name_of(one): one for one in parsers(_parser(command))} for command in (name, None))
+    alone, of_all = ({name_of(one): one for one in parsers(_parser(command))} for command in (name, ""))
     names = alone.keys() - {"spectradino"}
     assert names
     assert names < of_all.keys()
